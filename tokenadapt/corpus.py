@@ -1,0 +1,200 @@
+"""Files, folders, globs, standard input and Hub datasets to one stream of documents, with weights and samples.
+
+A spec is a file (.txt, .jsonl, .parquet, each also .gz or .zst; any other file is read as text), a folder (all such
+files below it), a glob, `-` for standard input, or a Hub dataset (`hf:OWNER/NAME`, `hf:OWNER/NAME:CONFIG`, or
+OWNER/NAME where no such path exists), each with an optional weight: `de.jsonl=0.7`.
+
+A weight says how often a document is taken: 0.7 keeps seven of ten (by the seed), 2 takes each twice. With
+`sample_bytes`, the weights are the shares of the sample instead. Files are then read twice, once to measure; standard
+input and Hub datasets cannot be measured, so their first bytes are taken (a Hub stream is shuffled by the seed).
+"""
+
+from __future__ import annotations
+
+import glob
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tokenadapt.documents import CorpusCounts, CorpusError, CorpusOptions, Document
+from tokenadapt.errors import RequestError
+from tokenadapt.progress import SILENT, Advance, Progress
+from tokenadapt.readers import PACKED, SUFFIXES, read_file, stem, unpacked_suffix
+from tokenadapt.rows import read_dataset
+
+__all__ = ["CorpusCounts", "CorpusError", "CorpusOptions", "Document", "Source", "find_sources", "read_corpus"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One spec, resolved: the files with their labels, or a stream that can be read only once."""
+
+    spec: str
+    weight: float
+    files: tuple[tuple[Path, str], ...] = ()
+    dataset: str | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be read twice, and so measured before it is sampled."""
+        return bool(self.files)
+
+
+def read_corpus(
+    specs: Sequence[str],
+    options: CorpusOptions = CorpusOptions(),  # noqa: B008  # frozen
+    *,
+    counts: CorpusCounts | None = None,
+    progress: Progress = SILENT,
+) -> Iterator[Document]:
+    """Stream the documents of all specs, in the order given; `counts` is added to as they pass.
+
+    Raises RequestError at once where a spec names nothing, and CorpusError while reading where input is bad and
+    `on_error` is "fail".
+    """
+    sources = find_sources(specs)
+    return _stream(sources, options, counts if counts is not None else CorpusCounts(), progress)
+
+
+def find_sources(specs: Sequence[str]) -> list[Source]:
+    """Resolve every spec; a request that names nothing readable is refused here."""
+    if not specs:
+        raise RequestError("No corpus was given.", "Name files, folders, globs, - or hf:DATASET.")
+    return [_source(spec) for spec in specs]
+
+
+def _source(spec: str) -> Source:
+    name, weight = spec, 1.0
+    if not Path(spec).exists() and (match := re.fullmatch(r"(.+)=([0-9.]+(?:e-?[0-9]+)?)", spec)):
+        name, weight = match[1], float(match[2])
+        if weight <= 0:
+            raise RequestError(f"The weight in {spec!r} is not positive.", "Leave the corpus out instead.")
+    if name == "-":
+        return Source(name, weight)
+    if name.startswith("hf:"):
+        return Source(name, weight, dataset=name[3:])
+    path = Path(name).expanduser()
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if unpacked_suffix(file) in SUFFIXES and file.is_file())
+        files = tuple((file, _label(file, path)) for file in found)
+        if not files:
+            raise RequestError(f"The folder {name} holds no .txt, .jsonl or .parquet file.", "Use a glob for others.")
+        return Source(name, weight, files)
+    if path.exists():
+        return Source(name, weight, ((path, stem(path)),))
+    if any(char in name for char in "*?["):
+        globbed = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
+        files = tuple((file, stem(file)) for file in globbed if file.is_file())
+        if not files:
+            raise RequestError(f"The pattern {name!r} matches no file.", "Quote it, and check the folder.")
+        return Source(name, weight, files)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) and Path(name).suffix not in {*SUFFIXES, *PACKED}:
+        return Source(name, weight, dataset=name)
+    raise RequestError(f"The corpus {name!r} does not exist.", "Name a file, a folder, a glob, - or hf:DATASET.")
+
+
+def _label(file: Path, folder: Path) -> str:
+    below = file.relative_to(folder).parts
+    return below[0] if len(below) > 1 else stem(file)
+
+
+def _stream(
+    sources: list[Source], options: CorpusOptions, counts: CorpusCounts, progress: Progress
+) -> Iterator[Document]:
+    if options.sample_bytes is not None:
+        fine = max(4096, options.sample_bytes // 256)  # a sample of few large blocks would be no sample
+        options = replace(options, block_bytes=min(options.block_bytes, fine))
+    budgets = _budgets(sources, options, progress)
+    size = sum(file.stat().st_size for source in sources for file, _ in source.files)
+    taken: Counter[str] = Counter()
+    with progress.stage("read corpus", total=size or None, unit="bytes") as advance:
+        for index, source in enumerate(sources):
+            draw = random.Random(f"{options.seed}:{index}")  # noqa: S311  # a seeded sample, no secret
+            documents = _documents(source, options, counts, advance)
+            chosen = (
+                _weighted(documents, source.weight, draw) if budgets is None else budgets[index].draw(documents, draw)
+            )
+            for document in chosen:
+                limited = _limited(document, options.limit_bytes, taken)
+                if limited is not None:
+                    counts.add(limited, len(limited.text.encode()))
+                    yield limited
+                if _used_up(source, document.label, options, taken):
+                    break
+
+
+def _used_up(source: Source, label: str, options: CorpusOptions, taken: Counter[str]) -> bool:
+    """Whether nothing more of a source can be taken: it has one label, and its limit is reached."""
+    if options.limit_bytes is None or options.label_column is not None or taken[label] < options.limit_bytes:
+        return False
+    return len({label for _, label in source.files}) <= 1
+
+
+def _documents(source: Source, options: CorpusOptions, counts: CorpusCounts, advance: Advance) -> Iterator[Document]:
+    if source.dataset is not None:
+        yield from read_dataset(source.dataset, options, counts)
+    elif not source.files:
+        yield from read_file(None, "stdin", options, counts, advance)
+    for file, label in source.files:
+        yield from read_file(file, label, options, counts, advance)
+
+
+def _weighted(documents: Iterator[Document], weight: float, draw: random.Random) -> Iterator[Document]:
+    whole, part = int(weight), weight - int(weight)
+    for document in documents:
+        for _ in range(whole + (part > 0 and draw.random() < part)):
+            yield document
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """How many bytes of a source are wanted, and how many it has (None: unknown, the first are taken)."""
+
+    wanted: int
+    total: int | None
+
+    def draw(self, documents: Iterator[Document], draw: random.Random) -> Iterator[Document]:
+        """Take each document with the probability that is left over: the sum lands beside the budget."""
+        left, unseen = self.wanted, self.total
+        for document in documents:
+            if left <= 0:
+                return
+            size = len(document.text.encode())
+            take = unseen is None or draw.random() * unseen < left
+            unseen = None if unseen is None else max(1, unseen - size)
+            if take:
+                left -= size
+                yield document
+
+
+def _budgets(sources: list[Source], options: CorpusOptions, progress: Progress) -> list[_Budget] | None:
+    if options.sample_bytes is None:
+        return None
+    weights = sum(source.weight for source in sources)
+    found = []
+    for source in sources:
+        total: int | None = None
+        if source.repeatable:
+            size = sum(file.stat().st_size for file, _ in source.files)
+            with progress.stage(f"measure {source.spec}", total=size, unit="bytes") as advance:
+                total = sum(len(d.text.encode()) for d in _documents(source, options, CorpusCounts(), advance))
+        found.append(_Budget(round(options.sample_bytes * source.weight / weights), total))
+    return found
+
+
+def _limited(document: Document, limit: int | None, taken: Counter[str]) -> Document | None:
+    """The document, or its beginning where the limit of its label is reached, or None."""
+    if limit is None:
+        return document
+    raw = document.text.encode()
+    left = limit - taken[document.label]
+    taken[document.label] += len(raw)
+    if left <= 0:
+        return None
+    if len(raw) <= left:
+        return document
+    text = raw[:left].decode(errors="ignore")  # never inside a character
+    return replace(document, text=text) if text else None
