@@ -1,0 +1,65 @@
+"""What can be chosen about an auxiliary space, and what its parts promise one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenadapt.errors import RequestError
+from tokenadapt.vocab.types import Ids
+
+Matrix = NDArray[np.float32]  # (n, d)
+Precision = Literal["auto", "float32", "bfloat16"]
+Backend = Literal["auto", "faiss", "faiss-gpu", "torch", "torch-cuda"]
+POOLINGS: Final = ("auto", "mean", "cls", "max", "last", "weighted")
+
+
+@dataclass(frozen=True)
+class SpaceOptions:
+    """Options of `--space`; the defaults take what the encoder's own files say.
+
+    `prefix` is put before every string: a text, or the name of one of the encoder's prompts. `batch_tokens` bounds
+    the padded tokens of one batch; 0 chooses by device. `precision` auto is bfloat16 on a GPU, float32 elsewhere.
+    """
+
+    pooling: str = "auto"
+    prefix: str | None = None
+    revision: str | None = None
+    batch_tokens: int = 0
+    device: str | None = None
+    precision: Precision = "auto"
+    backend: Backend = "auto"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise RequestError(f"There is no pooling {self.pooling!r}.", f"Choose one of {', '.join(POOLINGS)}.")
+        if self.batch_tokens < 0:
+            raise RequestError(f"A batch cannot hold {self.batch_tokens} tokens.", "Give 0 to let the device decide.")
+
+
+class TokenVectors(Protocol):
+    """Vectors of the tokens of one transplant; rows have length one, or are zero where a token has no vector."""
+
+    def source(self, ids: Ids) -> Matrix:
+        """Vectors of old tokens: (len(ids), d)."""
+        ...
+
+    def missing(self, index: Ids) -> Matrix:
+        """Vectors of missing tokens by position: (len(index), d)."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Matrix:
+        """Vectors of any strings in the same space: (len(texts), d)."""
+        ...
+
+
+def unit(rows: NDArray[Any]) -> Matrix:
+    """Rows of length one in float32; a zero row stays zero."""
+    rows = np.asarray(rows, dtype=np.float32)
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(norm > 0, norm, 1), dtype=np.float32)
