@@ -20,7 +20,9 @@ from tokenadapt import __version__
 from tokenadapt.errors import Terminated, TokenAdaptError
 
 # name -> module:function
-COMMANDS: Final[dict[str, str]] = {}
+COMMANDS: Final[dict[str, str]] = {
+    "methods": "tokenadapt.cli.methods:methods",
+}
 
 
 class LazyGroup(click.Group):

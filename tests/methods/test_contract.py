@@ -1,0 +1,153 @@
+"""What holds for every method in the registry; a new line in the table is tested the moment it is written."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from tests.methods.problems import NEW, OLD, make_problem
+from tokenadapt.methods import METHODS, Chosen
+from tokenadapt.methods.make import make_rows, run
+from tokenadapt.plan import MemoryTable, Plan, build_table, missing_rows
+from tokenadapt.vocab.types import How
+
+EVERY = pytest.mark.parametrize("name", METHODS)
+ROLES = pytest.mark.parametrize("role", ["input", "output"])
+
+
+def rows_of(problem, name):
+    made = make_rows(problem, Chosen(name))
+    return missing_rows(problem.table, made, 0, len(problem.alignment.missing))
+
+
+def world(name, **options):
+    """The problem with whatever else the method needs."""
+    return make_problem(**options)
+
+
+@EVERY
+@ROLES
+def test_every_row_is_made_and_finite_and_copied_rows_keep_their_bits(name, role):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        problem = world(name, role=role, dtype=dtype)
+        made = make_rows(problem, Chosen(name))
+        rows = missing_rows(problem.table, made, 0, len(problem.alignment.missing))
+        assert rows.shape == (len(problem.alignment.missing), problem.width)
+        assert torch.isfinite(rows).all()
+        new = torch.cat(list(build_table(problem.table, problem.alignment, made, torch.zeros(problem.width))))
+        copied = np.flatnonzero(problem.alignment.how == How.COPIED)
+        assert torch.equal(new[copied], problem.table.rows(problem.alignment.source_id[copied]))
+        assert new.dtype == dtype
+        assert torch.isfinite(new).all()
+
+
+@EVERY
+@ROLES
+def test_rows_do_not_depend_on_the_state_of_the_world(name, role):
+    first = rows_of(world(name, role=role), name)
+    torch.manual_seed(99)
+    random.seed(99)
+    np.random.seed(99)  # noqa: NPY002 - the global generator is what must not matter
+    torch.randn(1000)
+    assert torch.equal(first, rows_of(world(name, role=role), name))
+
+
+@EVERY
+@ROLES
+def test_a_permutation_of_the_target_permutes_the_rows(name, role):
+    order = np.random.default_rng(3).permutation(len(NEW))
+    shuffled = tuple(NEW[i] for i in order)
+    straight, permuted = world(name, role=role), world(name, role=role, new=shuffled)
+    by_token = dict(zip(straight.alignment.missing, rows_of(straight, name), strict=True))
+    for index, row in zip(permuted.alignment.missing, rows_of(permuted, name), strict=True):
+        torch.testing.assert_close(row, by_token[order[index]], rtol=1e-4, atol=1e-5)
+
+
+@EVERY
+@ROLES
+@pytest.mark.parametrize("value", [0.0, 1.0], ids=["zero", "twins"])
+def test_equal_old_rows_make_finite_rows(name, role, value):
+    problem = world(name, role=role, table=torch.full((len(OLD), 8), value))
+    assert torch.isfinite(rows_of(problem, name)).all()
+
+
+@EVERY
+@ROLES
+def test_vocabularies_of_one_token(name, role):
+    for old, new in (((b"a",), (b"a",)), ((b"a",), (b"aa",)), ((b"a",), (b"b",))):
+        problem = world(name, role=role, old=old, new=new)
+        rows = rows_of(problem, name)
+        assert rows.shape == (len(problem.alignment.missing), 8)
+        assert torch.isfinite(rows).all()
+
+
+@EVERY
+def test_pieces_without_a_row_are_not_read(name):
+    """Some models have fewer rows than their tokenizer has tokens."""
+    short = torch.randn(len(OLD) - 1, 8)  # `ing` has no row, and `theing` needs it
+    assert torch.isfinite(rows_of(world(name, table=short), name)).all()
+
+
+def test_what_a_method_leaves_comes_from_the_fallback_then_from_the_mean():
+    problem = make_problem()
+    left = run(problem, Chosen("pieces"))
+    assert [NEW[i] for i in problem.alignment.missing[left.empty]] == [b"\xff"]
+    rows = missing_rows(problem.table, make_rows(problem, Chosen("pieces"), Chosen("zero")), 0, 7)
+    assert rows[left.empty].tolist() == [[0.0] * 8]
+    made = make_rows(problem, Chosen("pieces"), Chosen("length"))  # the fallback has none either
+    assert isinstance(made, Plan)
+    rows = missing_rows(problem.table, made, 0, 7)
+    torch.testing.assert_close(rows[left.empty][0], problem.table.tensor[1:].mean(0))
+    dense = make_rows(problem, Chosen("pieces"), Chosen("normal"))
+    rows = missing_rows(problem.table, dense, 0, 7)
+    torch.testing.assert_close(rows[0], missing_rows(problem.table, left, 0, 1)[0])
+    whole = missing_rows(problem.table, run(problem, Chosen("normal")), 0, 7)
+    assert torch.equal(rows[left.empty], whole[left.empty])  # a draw depends on the token, not on its place
+
+
+def test_a_scaled_plan_keeps_its_scale_when_a_fallback_joins():
+    problem = make_problem()
+    made = make_rows(problem, Chosen("asymmetric"), Chosen("mean"))
+    alone = run(problem, Chosen("asymmetric"))
+    assert isinstance(made, Plan)
+    held = ~alone.empty
+    rows, before = (missing_rows(problem.table, plan, 0, 7) for plan in (made, alone))
+    torch.testing.assert_close(rows[held], before[held])
+    torch.testing.assert_close(rows[~held][0], problem.table.tensor[1:].mean(0))
+
+
+def test_a_large_mean_is_kept_as_rows(monkeypatch):
+    from tokenadapt.methods import constant
+
+    problem = make_problem()
+    plan = rows_of(problem, "mean")
+    monkeypatch.setattr(constant, "MAX_TERMS", 3)
+    torch.testing.assert_close(rows_of(problem, "mean"), plan)
+
+
+def test_needs_are_checked_before_the_method_runs():
+    from tokenadapt.errors import RequestError
+
+    problem = make_problem(space=None)
+    with pytest.raises(RequestError, match="hybrid needs vectors of strings"):
+        make_rows(problem, Chosen("hybrid"))
+
+
+def test_nothing_missing_is_nothing_to_do():
+    problem = make_problem(new=(b"the", b"in"))
+    assert len(make_rows(problem, Chosen("hybrid")).start) == 1
+
+
+def test_tables_are_read_by_row_only():
+    class Strict(MemoryTable):
+        def rows(self, ids):
+            assert (np.asarray(ids) >= 0).all()
+            return super().rows(ids)
+
+    problem = make_problem()
+    strict = make_problem()
+    object.__setattr__(strict, "table", Strict(strict.table.tensor))
+    for name in METHODS:
+        if not METHODS[name].needs:
+            assert torch.equal(rows_of(strict, name), rows_of(problem, name))

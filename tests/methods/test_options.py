@@ -1,0 +1,52 @@
+from typing import get_args
+
+import pytest
+
+from tokenadapt.errors import RequestError
+from tokenadapt.methods import METHODS, parse_method
+from tokenadapt.methods.options import parameters
+from tokenadapt.methods.registry import NEEDS, Need
+
+
+def test_a_name_alone_and_a_name_with_options():
+    assert parse_method("pieces").options == {}
+    chosen = parse_method("hybrid:tau=0.6, k=5")
+    assert (chosen.name, chosen.options) == ("hybrid", {"tau": 0.6, "k": 5})
+    assert chosen.settings == {"tau": 0.6, "k": 5, "g": 0.3, "theta": 0.0}
+    assert str(chosen) == "hybrid:tau=0.6,k=5"
+    assert parse_method(str(chosen)) == chosen
+    assert parse_method("normal:covariance=diagonal").options == {"covariance": "diagonal"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nonsense", "no method 'nonsense'.*pieces"),
+        ("", "no method ''"),
+        ("pieces:tau=1", "no option 'tau'.*takes no options"),
+        ("hybrid:x=1", "no option 'x'.*tau, k, g, theta"),
+        ("hybrid:k=2.5", "'2.5' is no value for the option k.*whole number at least 1"),
+        ("hybrid:k=0", "'0' is no value.*at least 1"),
+        ("hybrid:tau=0", "'0' is no value.*above 0"),
+        ("hybrid:tau=nan", "'nan' is no value"),
+        ("hybrid:g=1.5", "at least 0 and at most 1"),
+        ("hybrid:tau", "'tau'.*no value.*hybrid:tau=VALUE"),
+        ("normal:covariance=round", "one of full, diagonal, scalar"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_exists(text, says):
+    with pytest.raises(RequestError, match=f"(?s){says}") as caught:
+        parse_method(text)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_line_of_the_registry_can_be_loaded_and_explains_itself(name):
+    method = METHODS[name]
+    function = method.load()
+    assert function.__doc__
+    assert method.summary
+    assert set(method.needs) <= set(NEEDS) == set(get_args(Need))
+    for parameter in parameters(function).values():
+        if parameter.default is not None:
+            assert parameter.read(str(parameter.default)) == parameter.default

@@ -1,0 +1,53 @@
+"""Run a method, and its fallback for the tokens that it left without a row."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tokenadapt.errors import RequestError
+from tokenadapt.methods.merge_rows import fill
+from tokenadapt.methods.options import Chosen
+from tokenadapt.methods.registry import NEEDS, Need, find
+from tokenadapt.methods.subset import subset
+from tokenadapt.plan import Dense, Plan, Problem
+from tokenadapt.vocab.types import Ids
+
+MEAN = Chosen("mean")
+
+
+def make_rows(problem: Problem, chosen: Chosen, fallback: Chosen = MEAN) -> Plan | Dense:
+    """A row for every missing token: by the method, else by the fallback, else the mean of the old rows."""
+    made = run(problem, chosen)
+    for reserve in (fallback, MEAN):
+        hole = holes(made)
+        if len(hole):
+            made = fill(problem.table, made, run(subset(problem, hole), reserve), hole)
+    return made
+
+
+def run(problem: Problem, chosen: Chosen) -> Plan | Dense:
+    """The method alone; tokens may be left empty."""
+    method = find(chosen.name)
+    given: dict[Need, object] = {
+        "space": problem.space, "model": problem.model, "corpus": problem.corpus, "donor": problem.donor, "files": True,
+    }  # fmt: skip
+    for need in method.needs:
+        if given[need] is None:
+            raise RequestError(
+                f"The method {method.name} needs {NEEDS[need]}.", "Give it, or choose a method that does without."
+            )
+    M = len(problem.alignment.missing)
+    if not M:
+        return Plan(np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    made = method.load()(problem, **chosen.options)
+    rows = len(made.rows) if isinstance(made, Dense) else len(made.start) - 1
+    if rows != M:
+        raise ValueError(f"the method {method.name} made {rows} rows for {M} tokens")
+    return made
+
+
+def holes(made: Plan | Dense) -> Ids:
+    """Positions among the missing tokens that have no row yet."""
+    if made.empty is None:
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(made.empty)

@@ -1,0 +1,76 @@
+"""Rows from two methods as one value: a plan where both are plans, rows otherwise."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokenadapt.plan import BLOCK_ROWS, Dense, Plan, Table, missing_rows
+from tokenadapt.vocab.types import Ids
+
+
+def fill(table: Table, made: Plan | Dense, more: Plan | Dense, hole: Ids) -> Plan | Dense:
+    """`made` with its empty rows `hole` (ascending) taken from `more`, whose row i is for hole[i]."""
+    if isinstance(made, Plan) and isinstance(more, Plan) and _fit(made, more):
+        return _join(made, more, hole)
+    rows = as_rows(table, made)
+    for first in range(0, len(hole), BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, len(hole))
+        rows[torch.from_numpy(hole[first:last])] = missing_rows(table, more, first, last)
+    empty = np.zeros(len(rows), dtype=bool)
+    if more.empty is not None:
+        empty[hole] = more.empty
+    return Dense(rows, empty)
+
+
+def as_rows(table: Table, made: Plan | Dense) -> torch.Tensor:
+    """All rows in float32, writable: (M, D)."""
+    if isinstance(made, Dense):
+        return made.rows.clone()
+    M = len(made.start) - 1
+    rows = torch.empty(M, table.shape[1])
+    for first in range(0, M, BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, M)
+        rows[first:last] = missing_rows(table, made, first, last)
+    return rows
+
+
+def _fit(made: Plan, more: Plan) -> bool:
+    """Whether one shift and one direction serve both plans."""
+    return _same(made.shift, more.shift) and _same(made.direction, more.direction)
+
+
+def _same(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> bool:
+    return a is None or b is None or np.array_equal(a, b)
+
+
+def _join(made: Plan, more: Plan, hole: Ids) -> Plan:
+    """Plan with plan: terms put in place, scale and bias where either has them."""
+    counts = np.diff(made.start)
+    counts[hole] = np.diff(more.start)
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    source, weight = np.empty(start[-1], np.int64), np.empty(start[-1], np.float32)
+    for plan, runs in ((made, np.arange(len(counts))), (more, hole)):
+        moved = np.repeat(start[runs] - plan.start[:-1], np.diff(plan.start)) + np.arange(len(plan.source_id))
+        source[moved], weight[moved] = plan.source_id, plan.weight
+
+    def per_row(name: Literal["scale", "bias"], neutral: float) -> NDArray[np.float32] | None:
+        first, second = getattr(made, name), getattr(more, name)
+        if first is None and second is None:
+            return None
+        whole = np.full(len(counts), neutral, np.float32) if first is None else first.copy()
+        whole[hole] = neutral if second is None else second
+        return whole
+
+    return Plan(
+        start,
+        source,
+        weight,
+        scale=per_row("scale", 1.0),
+        shift=made.shift if made.shift is not None else more.shift,
+        bias=per_row("bias", 0.0),
+        direction=made.direction if made.direction is not None else more.direction,
+    )

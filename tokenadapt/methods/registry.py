@@ -1,0 +1,90 @@
+"""The table of methods. A method's module is imported when it is chosen."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from tokenadapt.errors import RequestError
+
+if TYPE_CHECKING:
+    from tokenadapt.plan import Dense, Plan
+
+Need = Literal["space", "model", "corpus", "donor", "files"]
+NEEDS: Final[dict[Need, str]] = {
+    "space": "vectors of strings (--space)",
+    "model": "the source model itself",
+    "corpus": "text (--corpus)",
+    "donor": "a model that has the target tokenizer (--donor)",
+    "files": "files named by its own options",
+}
+MethodFunction = Callable[..., "Plan | Dense"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A line of the registry."""
+
+    name: str
+    summary: str
+    citation: str
+    needs: tuple[Need, ...]
+    module: str  # under tokenadapt.methods; holds a function of the method's name
+
+    def load(self) -> MethodFunction:
+        """The function, imported now."""
+        module = importlib.import_module(f"tokenadapt.methods.{self.module}")
+        function: Any = getattr(module, FUNCTIONS.get(self.name, self.name))
+        return function  # type: ignore[no-any-return]
+
+
+FUNCTIONS: Final = {"global": "global_"}  # names that Python keeps for itself
+
+METHODS: Final[dict[str, Method]] = {
+    method.name: method
+    for method in (
+        Method("zero", "all zeros (a baseline: a zero output row often wins)", "", (), "constant"),
+        Method("mean", "mean of the old ordinary rows", "", (), "constant"),
+        Method("normal", "a draw from the old rows' normal distribution", "Hewitt 2021", (), "normal"),
+        Method("pieces", "mean of the old pieces", "Gee et al. 2022, arXiv:2402.09977 (FVT)", (), "pieces"),
+        Method("length", "old pieces weighted by their length", "", (), "length"),
+        Method("ends", "input: last piece; output: front-loaded pieces", "transplant-vocab", (), "ends"),
+        Method(
+            "asymmetric",
+            "input: pieces with calibrated norms; output: pieces by length",
+            "arXiv:2608.03494",
+            (),
+            "asymmetric",
+        ),
+        Method(
+            "local",
+            "old pieces by similarity and length",
+            "Sharthak et al. 2025, arXiv:2505.09738 (TokenAdapt)",
+            ("space",),
+            "local",
+        ),
+        Method(
+            "global",
+            "nearest old tokens",
+            "Sharthak et al. 2025, arXiv:2505.09738 (TokenAdapt)",
+            ("space",),
+            "global_",
+        ),
+        Method(
+            "hybrid",
+            "local and global together",
+            "Sharthak et al. 2025, arXiv:2505.09738 (TokenAdapt)",
+            ("space",),
+            "hybrid",
+        ),
+    )
+}
+
+
+def find(name: str) -> Method:
+    """The method of that name."""
+    if name not in METHODS:
+        raise RequestError(f"There is no method {name!r}.", f"Choose one of: {', '.join(METHODS)}.")
+    return METHODS[name]
