@@ -45,7 +45,7 @@ class _Watched(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # any writable buffer
+    def readinto(self, buffer: Any) -> int:  # any writable buffer
         data = self.raw.read(len(buffer))
         buffer[: len(data)] = data
         self.advance(len(data))
@@ -84,7 +84,7 @@ class _Zstd(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # any writable buffer
+    def readinto(self, buffer: Any) -> int:  # any writable buffer
         while not self.ready and (data := self.plain.read(1 << 16)):
             self._feed(data)
         if not self.ready and self.frame is not None:

@@ -21,6 +21,7 @@ from tokenadapt.errors import Terminated, TokenAdaptError
 
 # name -> module:function
 COMMANDS: Final[dict[str, str]] = {
+    "train-tokenizer": "tokenadapt.cli.train_tokenizer:train_tokenizer",
     "methods": "tokenadapt.cli.methods:methods",
 }
 
