@@ -1,0 +1,151 @@
+"""The new checkpoint's tensors: tables streamed in blocks, all else moved as bytes that nobody decodes."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenadapt.checkpoint.folder import INDEX
+from tokenadapt.checkpoint.place import blob_digest, digest_range, place_file
+from tokenadapt.checkpoint.rewrite import Item, aligned, bias_item, old_item, table_item, write_shard
+from tokenadapt.checkpoint.shards import Shard, TensorRef
+from tokenadapt.checkpoint.source import SourceCheckpoint
+from tokenadapt.checkpoint.written import NewTable, WrittenShard, WrittenTensor, WrittenTensors
+from tokenadapt.errors import RequestError, TokenAdaptError
+from tokenadapt.plan import Role
+from tokenadapt.progress import SILENT, Progress
+
+_RESERVE = 16 << 20  # room for headers, JSON and tokenizer files beside the tensors
+
+
+def write_checkpoint_tensors(
+    source: SourceCheckpoint,
+    staging: Path,
+    tables: Mapping[Role, NewTable],
+    biases: Mapping[str, torch.Tensor],
+    *,
+    untie: bool = False,
+    copy: bool = False,
+    hash_untouched: bool = False,
+    progress: Progress = SILENT,
+) -> WrittenTensors:
+    """Write every tensor of the new checkpoint into `staging`.
+
+    `tables` has the role input, and the role output where the source is not tied or `untie` asks for it. `biases` has
+    one tensor for each of `source.biases`, by name. File names, the order of tensors and the header's metadata are
+    the source's. `hash_untouched` reads the layers too, for hashes of every tensor.
+    """
+    untied = not source.tied or untie
+    _check_request(source, tables, biases, untied)
+    items = _items(source, tables, biases, untied)
+    changed = [shard for shard in source.shards if any(item.blocks for item in items[shard.name])]
+    kept = [shard for shard in source.shards if shard not in changed]
+    placed = {}
+    for shard in kept:
+        placed[shard.name] = place_file(shard.path, staging / shard.name, copy=copy)
+    _check_room(staging, sum(item.nbytes for shard in changed for item in items[shard.name]))
+    tensors: list[WrittenTensor] = []
+    total = sum(item.nbytes for shard in changed for item in items[shard.name])
+    with progress.stage("write tables and shards", total, "bytes") as advance:
+        for shard in source.shards:
+            if shard in changed:
+                tensors += write_shard(shard, staging / shard.name, items[shard.name], hash_untouched, advance)
+            else:
+                tensors += _untouched(shard, hash_untouched)
+    shards = tuple(
+        WrittenShard(
+            shard.name,
+            (staging / shard.name).stat().st_size,
+            placed.get(shard.name, "written"),
+            blob_digest(shard.path) if shard.name in placed else None,
+        )
+        for shard in source.shards
+    )
+    names: dict[Role, str] = {"input": source.tables["input"].name}
+    if untied:
+        names["output"] = source.tables["output"].name if "output" in source.tables else source.untied_name
+    written = WrittenTensors(tuple(tensors), shards, not untied, names)
+    if source.index is not None:
+        _write_index(source, staging, written)
+    return written
+
+
+def _check_request(
+    source: SourceCheckpoint, tables: Mapping[Role, NewTable], biases: Mapping[str, torch.Tensor], untied: bool
+) -> None:
+    wanted = {"input", "output"} if untied else {"input"}
+    if set(tables) != wanted:
+        raise ValueError(f"tables for {sorted(wanted)} are needed, {sorted(tables)} were given")
+    if untied and source.tied and source.kind == "seq2seq":
+        raise RequestError(
+            "The output table of an encoder-decoder model cannot be untied: its code scales the two cases differently.",
+            "Leave --untie away.",
+        )
+    if set(biases) != {ref.name for ref in source.biases}:
+        raise ValueError(f"one bias for each of {[ref.name for ref in source.biases]} is needed")
+    rows = {table.shape[0] for table in tables.values()} | {bias.numel() for bias in biases.values()}
+    if len(rows) != 1 or any(table.shape[1] != source.width for table in tables.values()):
+        raise ValueError("tables and biases must have one number of rows and the source's width")
+
+
+def _items(
+    source: SourceCheckpoint, tables: Mapping[Role, NewTable], biases: Mapping[str, torch.Tensor], untied: bool
+) -> dict[str, list[Item]]:
+    """What each shard will hold, in order."""
+    new: dict[str, Item] = {}
+    for role, ref in source.tables.items():
+        for one in (ref, *source.copies[role]):
+            # A copy of the tied table under the head's name becomes the head when the model is untied.
+            serves: Role = "output" if untied and one.name == source.head_copy else role
+            new[one.name] = table_item(one.name, tables[serves])
+    for name, bias in biases.items():
+        new[name] = bias_item(name, bias)
+    items = {shard.name: [new.get(ref.name) or old_item(ref) for ref in shard.tensors] for shard in source.shards}
+    if untied and source.tied and source.head_copy is None:
+        items[source.tables["input"].shard].append(table_item(source.untied_name, tables["output"]))
+    return {name: aligned(held) for name, held in items.items()}
+
+
+def _check_room(staging: Path, needed: int) -> None:
+    free = shutil.disk_usage(staging).free
+    if free < needed + _RESERVE:
+        raise TokenAdaptError(
+            f"{needed + _RESERVE:,} bytes are needed beside the output, and {free:,} are free.",
+            "Make room, or write the output on another disk.",
+        )
+
+
+def _untouched(shard: Shard, hash_untouched: bool) -> list[WrittenTensor]:
+    def digest(ref: TensorRef) -> str | None:
+        return digest_range(shard.path, ref.offset, ref.nbytes) if hash_untouched else None
+
+    return [
+        WrittenTensor(ref.name, shard.name, ref.dtype, ref.shape, ref.offset, ref.nbytes, False, digest(ref))
+        for ref in shard.tensors
+    ]
+
+
+def _write_index(source: SourceCheckpoint, staging: Path, written: WrittenTensors) -> None:
+    assert source.index is not None
+    index: dict[str, Any] = {**source.index}
+    metadata = {**index.get("metadata", {}), "total_size": written.total_bytes}
+    if "total_parameters" in metadata:
+        metadata["total_parameters"] += _more_parameters(source, written)
+    index["metadata"] = metadata
+    index["weight_map"] = dict(sorted((tensor.name, tensor.shard) for tensor in written.tensors))
+    text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
+    (staging / INDEX).write_text(text, encoding="utf-8")
+
+
+def _more_parameters(source: SourceCheckpoint, written: WrittenTensors) -> int:
+    """By how much the model's parameters grew; a (1, V) bias is a buffer, which the library does not count."""
+    before = {ref.name: math.prod(ref.shape) for ref in (*source.tables.values(), *source.biases) if ref.shape[0] > 1}
+    counted = {*written.tables.values(), *before}
+    after = sum(math.prod(tensor.shape) for tensor in written.tensors if tensor.name in counted)
+    return after - sum(before.values())
