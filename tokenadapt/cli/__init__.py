@@ -22,6 +22,7 @@ from tokenadapt.errors import Terminated, TokenAdaptError
 # name -> module:function
 COMMANDS: Final[dict[str, str]] = {
     "train-tokenizer": "tokenadapt.cli.train_tokenizer:train_tokenizer",
+    "eval-ppl": "tokenadapt.cli.eval_ppl:eval_ppl",
     "methods": "tokenadapt.cli.methods:methods",
 }
 

@@ -1,0 +1,144 @@
+"""A model's log-probabilities of given tokens, without ever holding the logits of a whole batch.
+
+The model's layers run once; then its own forward runs again on blocks of their final states, with the layers put
+aside, so that whatever it does after them (bias, scale, soft cap, a masked model's transform) happens as written.
+A model for which that does not give its logits (checked once on a few tokens) is run whole instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from tokenadapt.errors import RequestError, TokenAdaptError
+from tokenadapt.evaluation.batches import Batch
+
+_NATS_TO_BITS: Final = 1 / math.log(2)
+_OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class Scorer:
+    """Bits of given tokens under one loaded model; `head_bytes` bounds a block of its logits in float32."""
+
+    def __init__(self, model: nn.Module, *, head_bytes: int = 64 << 20, masked: bool = False) -> None:
+        self.model, self.masked = model.eval(), masked
+        self.device = next(model.parameters()).device
+        self.body = _body(model)
+        self.vocab = self._check()  # columns of the logits
+        self.block = max(1, head_bytes // (4 * self.vocab))
+
+    def bits(self, batch: Batch, targets: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Negative log2-probability of each of `targets`, the tokens that the batch's rows predict: (n,)."""
+        if not len(targets):
+            return np.zeros(0)
+        highest = max(int(targets.max()), int(batch.ids.max()))
+        if highest >= self.vocab:
+            raise RequestError(
+                f"The tokenizer gives id {highest}, but the model has only {self.vocab} rows.",
+                "Tokenizer and model do not belong together: use the tokenizer that the model was trained with.",
+            )
+        try:
+            with torch.inference_mode():
+                found = self._bits(batch, torch.from_numpy(targets).to(self.device))
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+                raise TokenAdaptError(
+                    f"Memory ran out on a batch of {batch.ids.shape[0]} windows of {batch.ids.shape[1]} tokens.",
+                    "Lower --batch-tokens, then --context; --device-map auto spreads a large model.",
+                ) from error
+            raise
+        bits = found.double().cpu().numpy() * _NATS_TO_BITS
+        if not np.isfinite(bits).all():
+            what = "NaN" if np.isnan(bits).any() else "probability zero"
+            raise TokenAdaptError(
+                f"The model gives {what} at {int((~np.isfinite(bits)).sum())} of {len(bits)} tokens of a batch.",
+                "Try --dtype float32; if it stays, the weights themselves are damaged (`tokenadapt verify`).",
+            )
+        return bits
+
+    def _bits(self, batch: Batch, targets: Tensor) -> Tensor:
+        """Nats of the targets, in blocks of rows."""
+        ids = torch.from_numpy(batch.ids).to(self.device)
+        rows = torch.from_numpy(batch.rows).to(self.device)
+        inputs = self._inputs(ids, batch)
+        if self.body is None:
+            states = self.model(**inputs).logits.flatten(0, 1)
+        else:
+            states = self.body(**inputs)[0].flatten(0, 1)
+        found = []
+        for low in range(0, len(rows), self.block):
+            block = slice(low, low + self.block)
+            found.append(_nats(self._logits(states, rows[block]), targets[block]).to(self.device))
+        return torch.cat(found)
+
+    def _inputs(self, ids: Tensor, batch: Batch) -> dict[str, Any]:
+        """Padding on the right is seen by no token of a causal model: it needs no mask, and runs faster without."""
+        inputs: dict[str, Any] = {"input_ids": ids}
+        if self.masked:
+            reach = torch.arange(ids.shape[1]) < torch.from_numpy(batch.length)[:, None]
+            inputs["attention_mask"] = reach.to(self.device, torch.long)
+        else:
+            inputs["use_cache"] = False
+        return inputs
+
+    def _logits(self, states: Tensor, rows: Tensor) -> Tensor:
+        """Logits of a block of rows: (n, V)."""
+        chosen = states.index_select(0, rows.to(states.device))
+        if self.body is None:
+            return chosen
+        with _answering(self.body, chosen[None]):
+            blank = torch.zeros(1, len(rows), dtype=torch.long, device=self.device)
+            logits: Tensor = self.model(input_ids=blank).logits
+        return logits[0]
+
+    @torch.inference_mode()
+    def _check(self) -> int:
+        """Compare the split run with the whole one on a few tokens; the number of logits."""
+        ids = torch.arange(4, device=self.device)[None]
+        probe = Batch(ids.cpu().numpy(), np.array([4]), np.arange(4), np.arange(4))
+        inputs = self._inputs(ids, probe)
+        whole = self.model(**inputs).logits[0].float()
+        if self.body is not None:
+            try:
+                split = self._logits(self.body(**inputs)[0].flatten(0, 1), torch.arange(4)).float()
+                close = torch.allclose(split, whole, rtol=1e-2, atol=1e-2, equal_nan=True)
+            except (TypeError, AttributeError, RuntimeError, ValueError):
+                close = False
+            if not close:
+                self.body = None
+        return int(whole.shape[-1])
+
+
+def _body(model: nn.Module) -> nn.Module | None:
+    """The layers below the head, where the model has them as one module."""
+    body = getattr(model, "base_model", None)
+    return body if isinstance(body, nn.Module) and body is not model else None
+
+
+@contextmanager
+def _answering(body: nn.Module, states: Tensor) -> Iterator[None]:
+    """Within this, the layers give these states whatever they are asked."""
+    own = body.__dict__.get("forward")
+    body.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=states)
+    try:
+        yield
+    finally:
+        if own is None:
+            del body.forward
+        else:
+            body.forward = own
+
+
+def _nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-probability in float32 of one target per row: (n,)."""
+    logits = logits.float()
+    chosen = logits.gather(1, targets.to(logits.device)[:, None])[:, 0]
+    return logits.logsumexp(1) - chosen
