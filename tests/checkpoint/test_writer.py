@@ -68,7 +68,7 @@ def test_the_result_loads_without_a_missing_or_unexpected_key(name, sharded, tmp
     folder, out = save(name, tmp_path / "in", sharded=sharded), tmp_path / "out"
     source, _, tables = write_wider(folder, out)
     config = json.loads((folder / "config.json").read_text())
-    (config["text_config"] if "text_config" in config else config)["vocab_size"] = 340
+    config.get("text_config", config)["vocab_size"] = 340
     (out / "config.json").write_text(json.dumps(config))
     model, info = AUTO[source.kind].from_pretrained(out, output_loading_info=True)
     assert not info["missing_keys"]
