@@ -12,9 +12,17 @@ Part = Literal["normalizer", "pre_tokenizer", "decoder"]
 
 
 def component(tokenizer: Tokenizer, part: Part) -> dict[str, Any] | None:
-    """The description of one component as `tokenizer.json` would hold it, less what changes no token (offsets)."""
+    """The description of one component as `tokenizer.json` would hold it."""
     value = getattr(tokenizer, part)
-    return None if value is None else _without_offsets(json.loads(value.__getstate__()))
+    if value is None:
+        return None
+    state: dict[str, Any] = json.loads(value.__getstate__())
+    return state
+
+
+def same_tokens(one: Tokenizer, other: Tokenizer, part: Part) -> bool:
+    """Whether a component of two tokenizers is the same in all that bears on tokens: offsets do not."""
+    return bool(_without_offsets(component(one, part)) == _without_offsets(component(other, part)))
 
 
 def _without_offsets(state: Any) -> Any:

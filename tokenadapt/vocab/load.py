@@ -7,16 +7,18 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tokenadapt.errors import RequestError
 from tokenadapt.locate import locate
-from tokenadapt.vocab.components import Part, component
+from tokenadapt.vocab.components import Part, same_tokens
 from tokenadapt.vocab.spm import read_sentencepiece
 from tokenadapt.vocab.tiktoken import read_tiktoken
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ def load_tokenizer(spec: str, *, revision: str | None = None, trust_remote_code:
 
 
 def _from_file(spec: str, path: Path) -> LoadedTokenizer:
+    from transformers import PreTrainedTokenizerFast
+
     if path.suffix == ".json":
         return LoadedTokenizer(spec, path, _from_json(path))
     sentencepiece = read_sentencepiece(path)
@@ -79,6 +83,8 @@ def _from_file(spec: str, path: Path) -> LoadedTokenizer:
 
 def _from_json(path: Path) -> PreTrainedTokenizerFast:
     """The file alone. Its roles (bos, eos, ...) are those that its own components name."""
+    from transformers import PreTrainedTokenizerFast
+
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         if not (isinstance(state, dict) and isinstance(state.get("model"), dict)):
@@ -108,6 +114,8 @@ def _conventional_roles(backend: Tokenizer, state: dict[str, Any]) -> dict[str, 
 
 
 def _from_folder(spec: str, path: Path, trust_remote_code: bool) -> LoadedTokenizer:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     saved = any((path / name).is_file() for name in _SAVED)
     bare = sorted([*path.glob("*.model"), *path.glob("*.tiktoken")])
     if not saved and not bare:
@@ -152,7 +160,7 @@ def _notes(path: Path, fast: PreTrainedTokenizerFast) -> tuple[str, ...]:
     state["model"], state["added_tokens"] = {"type": "BPE", "vocab": {}, "merges": []}, []
     written = Tokenizer.from_str(json.dumps({**state, "post_processor": None}))
     parts: tuple[Part, ...] = ("normalizer", "pre_tokenizer")
-    changed = [part for part in parts if component(written, part) != component(fast.backend_tokenizer, part)]
+    changed = [part for part in parts if not same_tokens(written, fast.backend_tokenizer, part)]
     if not changed:
         return ()
     note = (

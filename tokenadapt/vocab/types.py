@@ -51,6 +51,7 @@ class ByteVocab:
     merges: NDArray[np.int64] | None = None  # (n, 2) pairs of ids in rank order, for BPE
     scores: NDArray[np.float64] | None = None  # (V,) log-probabilities, for Unigram
     word_start: NDArray[np.bool_] | None = None  # (V,) WordPiece: True where a token can only begin a word
+    rule: str = ""  # how the bytes were read, in words
 
     def __post_init__(self) -> None:
         if not len(self.token_bytes) == len(self.kind) == len(self.text):
