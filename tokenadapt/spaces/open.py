@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from tokenadapt.errors import RequestError
-from tokenadapt.plan import Model, Space, Table
+from tokenadapt.plan import Model, Role, Space, Table
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.spaces.options import SpaceOptions, TokenVectors
-from tokenadapt.spaces.own import RowVectors
+from tokenadapt.spaces.own import RowVectors, StateVectors
+from tokenadapt.spaces.ranks import ranks
 from tokenadapt.spaces.space import TokenSpace
 from tokenadapt.spaces.text import Encoder, TextVectors
 from tokenadapt.spaces.undertrained import undertrained
 from tokenadapt.vocab.types import Alignment, ByteVocab, Segmentation
 
-HINT = "Say self, self:rows, self:states=DEPTH, hf:ID, st:ID or static:PATH."
+DEPTH: Final = 0.25
+HINT: Final = "Say self, self:rows, self:states=DEPTH, hf:ID, st:ID or static:PATH."
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a space is opened for."""
+class Own:
+    """What a space made of the source model is made from."""
 
     source: ByteVocab
-    target: ByteVocab
-    alignment: Alignment
     segmentation: Segmentation
     table: Table  # the old input table
-    model: Model | None = None
+    model: Model | None
 
 
 def open_space(
@@ -47,34 +48,58 @@ def open_space(
     Raises RequestError for a name that there is not, MissingExtraError where a library is wanted and absent.
     """
     options = options or SpaceOptions()
-    setting = Setting(source, target, alignment, segmentation, table, model)
     kind, _, rest = spec.partition(":")
     vectors: TokenVectors
     if kind == "self":
-        vectors = _own(rest, setting)
+        vectors = _own(rest, Own(source, segmentation, table, model), progress)
     else:
-        encoder = _encoder(kind, rest, spec)
+        encoder = _encoder(kind, rest, options, progress)
         vectors = TextVectors(encoder, source, target, alignment, segmentation)
-    untied = model is not None and not model.tied
-    glitches = undertrained(
-        model.table("output") if untied and model else table, source, "output" if untied else "input"
-    )
-    rows = table.shape[0]
-    return TokenSpace(spec, vectors, (source, target), alignment, rows, glitches, options=options, progress=progress)
+    if ranks().world > 1:
+        vectors.prepare()  # here all ranks are together; later only one may ask
+    role: Role = "output" if model is not None and not model.tied else "input"
+    glitches = undertrained(table if role == "input" or model is None else model.table(role), source, role)
+    sides = (source, target)
+    return TokenSpace(spec, vectors, sides, alignment, table.shape[0], glitches, options=options, progress=progress)
 
 
-def _own(rest: str, setting: Setting) -> TokenVectors:
+def _own(rest: str, own: Own, progress: Progress) -> TokenVectors:
+    name, _, number = rest.partition("=")
     if rest in ("", "rows"):
-        return RowVectors(setting.table, setting.source, setting.segmentation)
-    raise RequestError(f"There is no space self:{rest}.", HINT)
+        return RowVectors(own.table, own.source, own.segmentation)
+    if name != "states":
+        raise RequestError(f"There is no space self:{rest}.", HINT)
+    try:
+        depth = float(number) if number else DEPTH
+    except ValueError:
+        depth = -1.0
+    if not 0 <= depth <= 1:
+        raise RequestError(f"{number!r} is no relative depth.", "It lies from 0 to 1: self:states=0.25.")
+    if own.model is None:
+        raise RequestError(
+            f"The space self:{rest} needs the source model itself.", "Choose self:rows, or give a model."
+        )
+    return StateVectors(own.model, depth, own.source, own.segmentation, progress)
 
 
-def _encoder(kind: str, rest: str, spec: str) -> Encoder:
+def _encoder(kind: str, rest: str, options: SpaceOptions, progress: Progress) -> Encoder:
+    if kind == "hf" and rest:
+        from tokenadapt.spaces.transformer import TransformerEncoder
+
+        return TransformerEncoder(rest, options, progress)
+    if kind == "st" and rest:
+        from tokenadapt.spaces.sentence import SentenceEncoder
+
+        return SentenceEncoder(rest, options, progress)
     if kind == "static" and rest:
-        from tokenadapt.spaces.static import StaticEncoder
+        return _static(Path(rest).expanduser())
+    raise RequestError(f"There is no space {f'{kind}:{rest}' if rest else kind!r}.", HINT)
 
-        path = Path(rest).expanduser()
-        if not path.exists():
-            raise RequestError(f"There is no static table at {rest}.", "Check the path after static:.")
-        return StaticEncoder(path)
-    raise RequestError(f"There is no space {spec!r}.", HINT)
+
+def _static(path: Path) -> Encoder:
+    from tokenadapt.spaces.static import StaticEncoder
+    from tokenadapt.spaces.wordvectors import WordVectors
+
+    if not path.exists():
+        raise RequestError(f"There is no static table at {path}.", "Check the path after static:.")
+    return StaticEncoder(path) if path.is_dir() else WordVectors(path)

@@ -53,6 +53,10 @@ class TokenVectors(Protocol):
         """Vectors of missing tokens by position: (len(index), d)."""
         ...
 
+    def prepare(self) -> None:
+        """Make all vectors that may be asked for; the ranks of a run come here together and share the work."""
+        ...
+
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
         """Vectors of any strings in the same space: (len(texts), d)."""
         ...

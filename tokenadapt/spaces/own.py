@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
-from tokenadapt.plan import Table
+from tokenadapt.plan import Model, Table
+from tokenadapt.progress import SILENT, Progress
+from tokenadapt.spaces.cache import VectorCache
 from tokenadapt.spaces.options import Matrix, unit
-from tokenadapt.vocab.types import ByteVocab, Ids, Segmentation
+from tokenadapt.spaces.stored import Input, StoredVectors
+from tokenadapt.vocab.types import ByteVocab, Ids, Kind, Segmentation
+
+STATE_BATCH: Final = 16384  # tokens: what a kill may cost
 
 
 class RowVectors:
@@ -20,6 +27,9 @@ class RowVectors:
     def __init__(self, table: Table, source: ByteVocab, segmentation: Segmentation) -> None:
         self.table, self.vocab, self.segmentation = table, source, segmentation
         self.mean = mean_row(table)  # (D,)
+
+    def prepare(self) -> None:
+        """Nothing to make: rows are read where they lie."""
 
     def source(self, ids: Ids) -> Matrix:
         """Vectors of old tokens."""
@@ -45,6 +55,84 @@ class RowVectors:
             full = np.flatnonzero(length)
             out[full] = np.add.reduceat(rows, begin[full], axis=0) / length[full, None]
         return unit(out)
+
+
+class StateVectors:
+    """`self:states=DEPTH`: the model's hidden state at the last piece of a token, at a relative depth.
+
+    An old token is read as itself, any other string as its pieces, both after the token that begins a text: at a first
+    position a model keeps no meaning but an attention sink. States are taken about their mean over old tokens.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        depth: float,
+        source: ByteVocab,
+        segmentation: Segmentation,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.model, self.depth, self.vocab, self.segmentation = model, depth, source, segmentation
+        begin = next((source.roles[role] for role in ("bos", "eos", "sep", "cls") if role in source.roles), None)
+        self.begin = () if begin is None else (begin,)
+        identity = {"content": fingerprint(model, [*self.begin, 0]), "depth": depth, "begin": list(self.begin)}
+        title = f"self:states={depth:g}"
+        cache = VectorCache(title, identity)
+        self.stored = StoredVectors(cache, self._encode, STATE_BATCH, name=title, progress=progress)
+        self._mean: Matrix | None = None
+
+    def prepare(self) -> None:
+        """Make the states of all old and missing tokens; the ranks of a run share the work."""
+        old = [(int(token),) for token in self._readable()]
+        self.stored.prefetch([(*self.begin, *run) for run in [*old, *self._runs(range(self._count()))] if run])
+
+    def source(self, ids: Ids) -> Matrix:
+        """Vectors of old tokens."""
+        return self._about_mean([(int(token),) for token in ids])
+
+    def missing(self, index: Ids) -> Matrix:
+        """Vectors of missing tokens by position."""
+        return self._about_mean(self._runs(index))
+
+    def encode_texts(self, texts: Sequence[str]) -> Matrix:
+        """Vectors of strings, cut by the source tokenizer's own model; zero where it cannot spell one."""
+        return self._about_mean([tuple(run or ()) for run in self.vocab.spell([text.encode() for text in texts])])
+
+    def _count(self) -> int:
+        return len(self.segmentation.start) - 1
+
+    def _readable(self) -> Ids:
+        return np.flatnonzero(np.isin(self.vocab.kind, (Kind.ORDINARY, Kind.BYTE, Kind.ADDED)))
+
+    def _runs(self, index: Sequence[int] | Ids | range) -> list[tuple[int, ...]]:
+        start, piece = self.segmentation.start, self.segmentation.piece
+        return [tuple(piece[start[j] : start[j + 1]].tolist()) for j in index]
+
+    def _about_mean(self, runs: Sequence[tuple[int, ...]]) -> Matrix:
+        if self._mean is None:
+            self.prepare()
+            some = self._readable()[:: max(1, len(self._readable()) // 8192)]
+            self._mean = self.stored.rows([(*self.begin, int(token)) for token in some]).mean(axis=0)
+        live = [row for row, run in enumerate(runs) if run]
+        out = np.zeros((len(runs), len(self._mean)), dtype=np.float32)
+        if live:
+            out[live] = self.stored.rows([(*self.begin, *runs[row]) for row in live]) - self._mean
+        return unit(out)
+
+    def _encode(self, inputs: list[Input]) -> Matrix:
+        return np.asarray(self.model.states([list(entry) for entry in inputs], [self.depth])[:, 0], dtype=np.float32)
+
+
+def fingerprint(model: Model, probe: Sequence[int]) -> str:
+    """What a model is, by what it does: a digest of its input rows and of its states on a probe, rounded."""
+    table = model.table("input")
+    digest = hashlib.blake2b(repr((table.shape, str(table.dtype))).encode(), digest_size=16)
+    for first in range(0, table.shape[0], 16384):
+        rows = table.rows(np.arange(first, min(first + 16384, table.shape[0])))
+        digest.update(rows.float().numpy().tobytes())
+    states = unit(model.states([list(probe)], [0.25, 0.5, 1.0])[0])
+    digest.update(np.round(states, 2).astype(np.float16).tobytes())
+    return digest.hexdigest()
 
 
 def mean_row(table: Table, block: int = 16384) -> Matrix:
