@@ -152,10 +152,28 @@ def test_numbers_that_are_no_ids_stay():
     }
 
 
-def test_the_tie_is_stated_as_the_file_has_it():
-    assert run(llama(tie_word_embeddings=False)).config["tie_word_embeddings"] is True
-    made = translate_config(llama(), None, TRANSLATE, ROLES, rows=10_000, tied=False)
-    assert made.config["tie_word_embeddings"] is False
+@pytest.mark.parametrize(
+    ("config", "tied", "written"),
+    [
+        ({"model_type": "llama", "tie_word_embeddings": False}, True, True),
+        ({"model_type": "llama"}, False, None),  # Llama's default says so already
+        ({"model_type": "llama"}, True, True),
+        ({"model_type": "gpt2"}, False, False),
+        ({"model_type": "gpt2"}, None, None),
+        ({"model_type": "llama", "tie_word_embeddings": True}, None, True),
+    ],
+)
+def test_the_tie_is_stated_as_the_file_has_it(config, tied, written):
+    made = translate_config(config, None, TRANSLATE, ROLES, rows=1000, tied=tied)
+    assert made.config.get("tie_word_embeddings") is written
+
+
+def test_a_nested_tie_is_stated_in_both_places():
+    config = {"model_type": "llava", "text_config": llama(tie_word_embeddings=True), "tie_word_embeddings": True}
+    made = run(config).config
+    assert made["tie_word_embeddings"] is made["text_config"]["tie_word_embeddings"] is True
+    made = translate_config(config, None, TRANSLATE, ROLES, rows=1000, tied=False).config
+    assert made["tie_word_embeddings"] is made["text_config"]["tie_word_embeddings"] is False
 
 
 def test_ids_beyond_the_table_are_not_written():

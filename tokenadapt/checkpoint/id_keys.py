@@ -23,6 +23,7 @@ TEXT: Final = ("text_config", "language_config", "llm_config", "thinker_config",
 _ONE: Final = re.compile(r"(^|_)token_(id|ids|index|indices|indexes)$|^(eod|eot|im_start|im_end|stop)_ids?$")
 _PLAIN_LISTS: Final = ("suppress_tokens", "begin_suppress_tokens", "forced_tokens", "stop_tokens")
 _SEQUENCES: Final = ("bad_words_ids", "force_words_ids", "stop_sequences_ids")
+_TIE: Final = "tie_word_embeddings"
 _LABELS: Final = ("label2id", "id2label", "label_to_id")
 _OTHER: Final = re.compile(r"vision|image|video|audio|speech|codec|codebook|vq|talker|quanti|depth|rope|lora")
 
@@ -65,7 +66,7 @@ def _class_defaults(model_type: str) -> dict[str, Any]:
         made: dict[str, Any] = CONFIG_MAPPING[model_type]().to_dict()
     except Exception:  # an unknown type or one that cannot be built bare: then only what is written counts
         return {}
-    return {key: value for key, value in made.items() if key in SIZES or _names_ids(key, value)}
+    return {key: value for key, value in made.items() if key in (*SIZES, _TIE) or _names_ids(key, value)}
 
 
 def _names_ids(key: str, value: Any) -> bool:
@@ -78,7 +79,15 @@ def defaults(config: dict[str, Any]) -> dict[str, Any]:
     Llama without `eos_token_id` stops at id 2, whatever token that is now.
     """
     model_type = config.get("model_type")
-    return copy.deepcopy(_class_defaults(model_type)) if isinstance(model_type, str) else {}
+    made = copy.deepcopy(_class_defaults(model_type)) if isinstance(model_type, str) else {}
+    made.pop(_TIE, None)
+    return made
+
+
+def tie_default(config: dict[str, Any]) -> bool:
+    """Whether transformers ties the tables of this configuration's type where it does not say; its own default: yes."""
+    model_type = config.get("model_type")
+    return bool(_class_defaults(model_type).get(_TIE, True)) if isinstance(model_type, str) else True
 
 
 def accepts_none(config: dict[str, Any], key: str) -> bool:

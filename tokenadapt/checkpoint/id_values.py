@@ -19,7 +19,7 @@ class Target:
     translate: Mapping[int, int]
     roles: Mapping[str, int]
     rows: int
-    tied: bool
+    tied: bool | None
     chat_end: int | None
     respell: Respell | None
 
@@ -70,7 +70,11 @@ def role_value(target: Target, key: str, value: Any, block: Mapping[str, Any]) -
     role = ROLES[key]
     own = target.role(role)
     if role == "eos":
-        ends = [own, *(target.of(token) for token in flat(value)), target.chat_end]
+        ends = [
+            own if own is not None else target.role("text:end"),
+            *(target.of(token) for token in flat(value)),
+            target.chat_end,
+        ]
         unique = list(dict.fromkeys(token for token in ends if token is not None))
         return unique[0] if len(unique) == 1 else unique or None
     if own is not None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenadapt.checkpoint.id_keys import SIZES, TEXT, Names, accepts_none, defaults, names
+from tokenadapt.checkpoint.id_keys import SIZES, TEXT, Names, accepts_none, defaults, names, tie_default
 from tokenadapt.checkpoint.id_values import NO_ID, Found, Respell, Target, flat, role_value, translated
 from tokenadapt.vocab.types import ByteVocab
 
@@ -67,15 +67,16 @@ def translate_config(
     roles: Mapping[str, int],
     *,
     rows: int,
-    tied: bool,
+    tied: bool | None = None,
     chat_end: int | None = None,
     respell: Respell | None = None,
 ) -> Translated:
     """Both configurations with every id of the target tokenizer.
 
     `translate` maps old ids to new ones, `roles` names the target's own special ids, `rows` is the new table's height,
-    `chat_end` the token that ends a turn of the chat template. `respell` (see `respeller`) turns old ids that spell a
-    text together into new ones; without it such sequences go id by id.
+    `tied` says whether one table serves both roles (None: what the source says stays), `chat_end` is the token that
+    ends a turn of the chat template. `respell` (see `respeller`) turns old ids that spell a text together into new
+    ones; without it such sequences go id by id.
     """
     target = Target(translate, roles, rows, tied, chat_end, respell)
     scope = _Scope(CONFIG, target)
@@ -197,11 +198,21 @@ def _replace(scope: _Scope, out: dict[str, Any], key: str, found: Found) -> None
 
 
 def _tie(scope: _Scope, config: dict[str, Any]) -> None:
-    """State whether one table serves both roles, wherever the source or a class default says it."""
-    for index, place in enumerate(_places(config)):
-        if isinstance(place, dict) and (index == 0 or "tie_word_embeddings" in place):
-            scope.changed("tie_word_embeddings", place.get("tie_word_embeddings"), scope.target.tied)
-            place["tie_word_embeddings"] = scope.target.tied
+    """State whether one table serves both roles, where what stands there or its default says otherwise.
+
+    A flag that is right stays as it is: T5 reads it as a scale of its output too.
+    """
+    tied, key = scope.target.tied, "tie_word_embeddings"
+    if tied is None:
+        return
+    places = [place for place in _places(config) if isinstance(place, dict)]
+    said = [place[key] for place in places if key in place] or [tie_default(config)]
+    if all(bool(one) == tied for one in said):
+        return
+    for index, place in enumerate(places):
+        if index == 0 or key in place:
+            scope.changed(key, place.get(key), tied)
+            place[key] = tied
 
 
 def _must_stop(scope: _Scope, config: dict[str, Any], generation: dict[str, Any] | None) -> None:
