@@ -19,104 +19,112 @@ class Found:
 
     tied: bool
     tables: Mapping[Role, TensorRef]
-    copies: Mapping[Role, tuple[TensorRef, ...]]
+    copies: Mapping[Role, tuple[TensorRef, ...]]  # further tensors with a table's bytes
     biases: tuple[TensorRef, ...]
     head_copy: str | None  # the tensor that repeats a tied table under the head's name
     notes: tuple[str, ...]
 
 
+def find_tables(folder: Path, layout: Layout, shards: tuple[Shard, ...]) -> Found:
+    """Find tables and biases among a folder's tensors; raises RequestError where one is not understood."""
+    finder = _Finder(folder, layout, shards)
+    finder.refuse_packed()
+    finder.refuse_strange()
+    inputs = finder.named(layout.input_names - {layout.output}, layout.input)
+    outputs = finder.named(layout.output_names - layout.input_names | {layout.output}, layout.output)
+    if not inputs and outputs and layout.tied:
+        inputs, outputs = outputs, []  # a tied file that keeps its table under the head's name
+    if not inputs:
+        raise RequestError(
+            f"{folder} holds no table of token embeddings under the name {layout.input}.",
+            "Check that the folder holds the whole model and not a part or an adapter.",
+        )
+    finder.refuse_different(inputs)
+    finder.refuse_different(outputs)
+    finder.refuse_shapes(inputs + outputs)
+    tied, notes = finder.settle(inputs[0], outputs)
+    tables: dict[Role, TensorRef] = {"input": inputs[0]}
+    copies: dict[Role, tuple[TensorRef, ...]] = {"input": (*inputs[1:], *outputs) if tied else tuple(inputs[1:])}
+    if not tied:
+        tables["output"], copies["output"] = outputs[0], tuple(outputs[1:])
+    head = outputs[0].name if tied and outputs else None
+    return Found(tied, tables, copies, tuple(finder.named(layout.biases)), head, notes)
+
+
 class _Finder:
-    """Matches the model's own names to those of the file and settles what is tied."""
+    """A folder's tensors under the names that the model's code gives them."""
 
     def __init__(self, folder: Path, layout: Layout, shards: tuple[Shard, ...]) -> None:
         self.folder, self.layout = folder, layout
         self.paths = {shard.name: shard.path for shard in shards}
-        self.all = [tensor for shard in shards for tensor in shard.tensors]
-        self.sized = [tensor for tensor in self.all if layout.rows in tensor.shape]
-        self.spelled = {tensor.name: self._spell(tensor) for tensor in self.sized}
+        # What stands inside a numbered layer is looked at only where it has the vocabulary's size: a mixture of
+        # experts has tens of thousands of names.
+        self.near = [
+            ref
+            for shard in shards
+            for ref in shard.tensors
+            if layout.rows in ref.shape or not any(part.isdigit() for part in ref.name.split("."))
+        ]
+        exact = {ref.name: layout.renamed(ref.name) for ref in self.near}
+        taken = layout.known & set(exact.values())
+        self.spelled = {name: self._by_tail(known, taken) for name, known in exact.items()}
 
-    def _spell(self, tensor: TensorRef) -> str:
-        """The code's name; by the last two parts of the name where the library's own rules do not place it."""
-        name = self.layout.renamed(tensor.name)
-        if name in self.layout.known:
+    def _by_tail(self, name: str, taken: frozenset[str]) -> str:
+        """The name by its last two parts, where the library's rules left it unplaced and a table is still missing."""
+        if name in self.layout.known or any(part.isdigit() for part in name.split(".")):
             return name
-        tail = name.split(".")[-2:]
-        wanted = self.layout.input_names | self.layout.output_names | self.layout.biases
-        alike = [known for known in wanted if known.split(".")[-2:] == tail]
+        wanted = (self.layout.input_names | self.layout.output_names | self.layout.biases) - taken
+        alike = [known for known in wanted if known.split(".")[-2:] == name.split(".")[-2:]]
         return alike[0] if len(alike) == 1 else name
 
-    def _named(self, names: frozenset[str], first: str) -> list[TensorRef]:
-        refs = [tensor for tensor in self.sized if self.spelled[tensor.name] in names]
+    def named(self, names: frozenset[str], first: str = "") -> list[TensorRef]:
+        """The tensors that the code calls by one of `names`, `first` before others."""
+        refs = [ref for ref in self.near if self.spelled[ref.name] in names]
         return sorted(refs, key=lambda ref: (self.spelled[ref.name] != first, ref.name))
 
-    def find(self) -> Found:
-        layout = self.layout
-        self._refuse_strangers()
-        inputs = self._named(layout.input_names - {layout.output}, layout.input)
-        outputs = self._named(layout.output_names - layout.input_names | {layout.output}, layout.output)
-        self._refuse_quantised(inputs, outputs)
-        if not inputs and outputs and layout.tied:
-            inputs, outputs = outputs, []  # a tied file that keeps its table under the head's name
-        if not inputs:
-            raise self._no_table()
-        notes: list[str] = []
-        self._refuse_different(inputs)
-        self._refuse_different(outputs)
-        tied = self._settle(inputs, outputs, notes)
-        if tied:
-            tables: dict[Role, TensorRef] = {"input": inputs[0]}
-            copies: dict[Role, tuple[TensorRef, ...]] = {"input": (*inputs[1:], *outputs)}
-        else:
-            tables = {"input": inputs[0], "output": outputs[0]}
-            copies = {"input": tuple(inputs[1:]), "output": tuple(outputs[1:])}
-        for ref in tables.values():
-            if len(ref.shape) != 2 or ref.shape != (layout.rows, inputs[0].shape[1]):
-                raise RequestError(
-                    f"The table {ref.name} of {self.folder} has shape {list(ref.shape)}, where its model needs "
-                    f"[{layout.rows}, {inputs[0].shape[1]}].",
-                    "Input and output tables of one width, a row per token, can be transplanted.",
-                )
-        biases = self._named(layout.biases, "")
-        head = outputs[0].name if tied and outputs else None
-        return Found(tied, tables, copies, tuple(biases), head, tuple(notes))
-
-    def _settle(self, inputs: list[TensorRef], outputs: list[TensorRef], notes: list[str]) -> bool:
-        """Whether one table serves both roles. Where flag and file contradict each other, the file is believed.
+    def settle(self, table: TensorRef, outputs: list[TensorRef]) -> tuple[bool, tuple[str, ...]]:
+        """Whether one table serves both roles, and what to say. Where flag and file differ, the file is believed.
 
         So does transformers 5, which does not tie two tables that differ; a head that is in no file cannot be
         anything but the input table.
         """
-        says = self.layout.tied
+        says, silent = self.layout.tied, self.layout.kind == "seq2seq"  # T5's flag means something else
         if not outputs:
-            if not says:
-                notes.append(
-                    "config.json says that input and output are not tied, but the file has no output table: "
-                    "taken as tied."
-                )
-            return True
-        if says and self._digest(inputs[0]) == self._digest(outputs[0]):
-            notes.append(f"The file repeats the tied table as {outputs[0].name}; the repetition is kept in step.")
-            return True
-        if says:
-            notes.append(
-                f"config.json says that input and output are tied, but {outputs[0].name} in the file differs "
-                "from the input table: taken as two tables."
-            )
-        return False
+            note = "config.json unties input and output, but the file has no output table: taken as tied."
+            return True, () if says else (note,)
+        name = outputs[0].name
+        if says and self._digest(table) == self._digest(outputs[0]):
+            return True, (f"The file repeats the tied table as {name}: both are written with the new rows.",)
+        note = f"config.json ties input and output, but {name} in the file is another table: taken as two tables."
+        return False, (note,) if says and not silent else ()
 
     def _digest(self, ref: TensorRef) -> str:
         return digest_range(self.paths[ref.shard], ref.offset, ref.nbytes)
 
-    def _refuse_different(self, refs: list[TensorRef]) -> None:
+    def refuse_different(self, refs: list[TensorRef]) -> None:
+        """All copies of one table hold the same bytes."""
         if len(refs) > 1 and len({self._digest(ref) for ref in refs}) > 1:
             raise RequestError(
                 f"Several tables of {self.folder} differ for one vocabulary ({', '.join(ref.name for ref in refs)}).",
                 "Only models with one shared vocabulary can be transplanted.",
             )
 
-    def _refuse_strangers(self) -> None:
+    def refuse_shapes(self, refs: list[TensorRef]) -> None:
+        """Every table has the shape that the model's code will ask for."""
+        for ref in refs:
+            if ref.shape != (self.layout.rows, self.layout.width):
+                raise RequestError(
+                    f"The table {ref.name} of {self.folder} has shape {list(ref.shape)}, where config.json asks for "
+                    f"[{self.layout.rows}, {self.layout.width}].",
+                    "Correct config.json (vocab_size), or take the checkpoint again.",
+                )
+
+    def refuse_strange(self) -> None:
+        """Whatever has the vocabulary's size is a table or a bias of the model, or of no concern to the vocabulary."""
         strange = list(self.layout.strange)
-        strange += [ref.name for ref in self.sized if self.spelled[ref.name] not in self.layout.known]
+        for ref in self.near:
+            if self.layout.rows in ref.shape and self.spelled[ref.name] not in self.layout.known:
+                strange.append(ref.name)
         if strange:
             raise RequestError(
                 f"{self.folder} has tensors over the vocabulary that are no plain table or bias "
@@ -124,34 +132,14 @@ class _Finder:
                 "Models with per-layer embeddings, extra prediction heads or several vocabularies are not supported.",
             )
 
-    def _refuse_quantised(self, inputs: list[TensorRef], outputs: list[TensorRef]) -> None:
-        modules = {name.rpartition(".")[0] for name in (self.layout.input, self.layout.output)}
-        bad = [ref for ref in inputs + outputs if ref.dtype not in FLOATS]
-        for ref in self.all:
-            parent, _, leaf = self.layout.renamed(ref.name).rpartition(".")
-            module = next((module for module in modules if f"{parent}.".startswith(f"{module}.")), None)
-            if module and (parent != module or leaf not in ("weight", "bias")):
-                bad.append(ref)
-        if bad:
-            raise RequestError(
-                f"The tables of {self.folder} are quantised or packed ({bad[0].name}, {bad[0].dtype}).",
-                "Transplant the checkpoint in bfloat16, float16 or float32 and quantise the result.",
-            )
-
-    def _no_table(self) -> RequestError:
-        names = [ref for ref in self.all if self.layout.renamed(ref.name) in self.layout.input_names]
-        if names:
-            return RequestError(
-                f"The table {names[0].name} of {self.folder} has shape {list(names[0].shape)}, "
-                f"but config.json counts {self.layout.rows} tokens.",
-                "Correct vocab_size in config.json, or take the checkpoint again.",
-            )
-        return RequestError(
-            f"{self.folder} holds no table of token embeddings under the name {self.layout.input}.",
-            "Check that the folder holds the whole model and not an adapter.",
-        )
-
-
-def find_tables(folder: Path, layout: Layout, shards: tuple[Shard, ...]) -> Found:
-    """Find tables and biases among a folder's tensors; raises RequestError where one is not understood."""
-    return _Finder(folder, layout, shards).find()
+    def refuse_packed(self) -> None:
+        """The tables are plain numbers, without scales or codes beside them."""
+        modules = [name.rpartition(".")[0] for name in (self.layout.input, self.layout.output)]
+        for ref in self.near:
+            parent, _, leaf = self.spelled[ref.name].rpartition(".")
+            inside = any(parent == module or parent.startswith(f"{module}.") for module in modules)
+            if inside and (leaf not in ("weight", "bias") or parent not in modules or ref.dtype not in FLOATS):
+                raise RequestError(
+                    f"The tables of {self.folder} are quantised or packed ({ref.name}, {ref.dtype}).",
+                    "Transplant the checkpoint in bfloat16, float16 or float32, and quantise the result.",
+                )

@@ -26,7 +26,7 @@ def read_json(folder: Path, name: str, *, missing_ok: bool = False) -> dict[str,
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RequestError(f"{folder} has no {name}.", "Name a folder that holds a whole checkpoint.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path} cannot be read as JSON ({error}).", AGAIN) from error
     if not isinstance(value, dict):
         raise RequestError(f"{path} is no JSON object.", AGAIN)

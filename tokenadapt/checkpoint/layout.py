@@ -33,6 +33,7 @@ class Layout:
     kind: Kind
     architecture: str
     rows: int  # V, as the config says
+    width: int  # D
     tied: bool  # whether the code makes one table of input and output
     input: str
     output: str
@@ -56,13 +57,14 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
             "Only encoder-decoder models with one shared vocabulary can be transplanted.",
         )
     try:
-        model, wider = _on_meta(build, config), _on_meta(build, _with_more_tokens(config))
-    except (ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError) as error:
+        return _look(folder, kind, _on_meta(build, config), _on_meta(build, _with_more_tokens(config)))
+    except RequestError:
+        raise
+    except Exception as error:  # a model's code may raise anything over a config that it does not like
         raise RequestError(
-            f"The model of {folder} cannot be built from its config.json ({_first_line(error)}).",
+            f"The model of {folder} cannot be built from its config.json ({_short(error)}).",
             "Try to load it with transformers; a newer version may be needed.",
         ) from error
-    return _look(folder, kind, model, wider, int(text.vocab_size))
 
 
 def _load_config(folder: Path, trust_remote_code: bool) -> Any:
@@ -72,14 +74,14 @@ def _load_config(folder: Path, trust_remote_code: bool) -> Any:
         return transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # as may its config's
         if "trust_remote_code" in str(error):
             raise RequestError(
                 f"The model of {folder} needs Python code that comes with it.",
                 "Read that code, then allow it to run with --trust-remote-code.",
             ) from error
         raise RequestError(
-            f"transformers {transformers.__version__} does not understand {folder}/config.json ({_first_line(error)}).",
+            f"transformers {transformers.__version__} does not understand {folder}/config.json ({_short(error)}).",
             "Check the file's model_type, or install a newer transformers.",
         ) from error
 
@@ -130,19 +132,17 @@ def _on_meta(build: Callable[[Any], Any], config: Any) -> Any:
         return build(config)
 
 
-def _look(folder: Path, kind: Kind, model: Any, wider: Any, rows: int) -> Layout:
+def _look(folder: Path, kind: Kind, model: Any, wider: Any) -> Layout:
     state, wide = model.state_dict(keep_vars=True), wider.state_dict(keep_vars=True)
     vocabulary = {name: value for name, value in state.items() if name in wide and value.shape != wide[name].shape}
-    head = model.get_output_embeddings()
-    name_of = {id(value): name for name, value in reversed(state.items())}
-    source = name_of.get(id(getattr(model.get_input_embeddings(), "weight", None)), "")
-    heads = [name for name in state if head is not None and _belongs(model, name, head)]
-    if source not in vocabulary or not heads:
+    source = _weight_of(model, model.get_input_embeddings(), state)
+    output = _weight_of(model, model.get_output_embeddings(), state)
+    if source not in vocabulary or output not in vocabulary or state[source].shape != state[output].shape:
         raise RequestError(
-            f"The model of {folder} has no table of token embeddings, or no head over the vocabulary.",
-            "Causal, masked and encoder-decoder language models can be transplanted.",
+            f"The model of {folder} has no table of token embeddings and head over the same tokens, of one shape.",
+            "Causal, masked and encoder-decoder language models with one vocabulary can be transplanted.",
         )
-    output = heads[0]
+    rows = int(state[source].shape[0])
     inputs = frozenset(name for name, value in vocabulary.items() if value is state[source])
     outputs = frozenset(name for name, value in vocabulary.items() if value is state[output])
     biases = frozenset(name for name, value in vocabulary.items() if value.numel() == rows)
@@ -151,6 +151,7 @@ def _look(folder: Path, kind: Kind, model: Any, wider: Any, rows: int) -> Layout
         kind=kind,
         architecture=type(model).__name__,
         rows=rows,
+        width=int(state[source].shape[1]),
         tied=output in inputs,
         input=source,
         output=output,
@@ -164,10 +165,10 @@ def _look(folder: Path, kind: Kind, model: Any, wider: Any, rows: int) -> Layout
     )
 
 
-def _belongs(model: Any, name: str, head: Any) -> bool:
-    """Whether `name` is the weight of the module `head`."""
-    parent, _, leaf = name.rpartition(".")
-    return leaf == "weight" and model.get_submodule(parent) is head
+def _weight_of(model: Any, module: Any, state: dict[str, Any]) -> str:
+    """The name of a module's weight; "" where there is none."""
+    names = (name for name in state if name.endswith(".weight"))
+    return next((name for name in names if model.get_submodule(name.removesuffix(".weight")) is module), "")
 
 
 def _positions(config: Any) -> int | None:
@@ -212,5 +213,6 @@ def _renamer(model: Any, state: dict[str, Any]) -> Callable[[str], str]:
     return renamed
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+def _short(error: BaseException) -> str:
+    """An exception's text on one line."""
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

@@ -64,9 +64,11 @@ def read_shard(path: Path) -> Shard:
         if not isinstance(header, dict):
             raise ValueError("its header is no JSON object")
         metadata = header.pop("__metadata__", None) or {}
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata are no strings")
         tensors = tuple(_tensor(path.name, 8 + length, name, entry) for name, entry in header.items())
         _check_places(tensors, 8 + length, size)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise RequestError(f"{path} is no intact safetensors file: {reason}.", AGAIN) from error
     return Shard(path.name, path, size, metadata, tensors)

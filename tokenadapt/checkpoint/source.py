@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
+from tokenadapt.atomic import resolved, sweep
 from tokenadapt.checkpoint.find import find_tables
 from tokenadapt.checkpoint.folder import read_json, read_shards
 from tokenadapt.checkpoint.layout import Kind, read_layout
 from tokenadapt.checkpoint.shards import FLOATS, Shard, TensorRef
-from tokenadapt.checkpoint.tables import FileTable
+from tokenadapt.checkpoint.tables import FileTable, check_finite
 from tokenadapt.errors import RequestError
 from tokenadapt.plan import Role
+from tokenadapt.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class SourceCheckpoint:
             data = bytearray(file.read(ref.nbytes))
         return torch.frombuffer(data, dtype=FLOATS[ref.dtype]).reshape(ref.shape)
 
+    def check_finite(self, progress: Progress = SILENT) -> None:
+        """Read the tables once; raises RequestError naming rows that hold a NaN or an infinity."""
+        for role, ref in self.tables.items():
+            check_finite(self.table(role), ref.name, progress)
+
     def path_of(self, ref: TensorRef) -> Path:
         """The file that holds a tensor."""
         return next(shard.path for shard in self.shards if shard.name == ref.shard)
@@ -66,14 +73,15 @@ class SourceCheckpoint:
 def open_source(folder: Path, *, trust_remote_code: bool = False) -> SourceCheckpoint:
     """Read a checkpoint's headers and find its vocabulary; raises RequestError where that cannot be done safely."""
     folder = Path(folder)
+    if not folder.exists():
+        sweep(resolved(folder).parent)  # a run that was killed while it replaced this folder
     config = read_json(folder, "config.json")
     shards, index = read_shards(folder)
     layout = read_layout(folder, trust_remote_code=trust_remote_code)
     found = find_tables(folder, layout, shards)
     ref = found.tables["input"]
-    raw = config.get("text_config", {}).get("tie_word_embeddings", config.get("tie_word_embeddings", layout.tied))
     # T5 reads the flag as a scale of its output too: there it must stay as it is.
-    wrong = bool(raw) != found.tied and layout.kind != "seq2seq"
+    wrong = layout.tied != found.tied and layout.kind != "seq2seq"
     return SourceCheckpoint(
         folder=folder,
         config=config,
