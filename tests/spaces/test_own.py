@@ -28,3 +28,50 @@ def test_unknown_spaces_are_refused_with_the_list(spec):
     with pytest.raises(RequestError) as caught:
         open_space(spec, **vars(make_setting([b"a"], [b"b"])))
     assert "self:rows" in caught.value.hint
+
+
+class FakeModel:
+    """States are a fixed function of the last two ids, so that they can be worked by hand."""
+
+    tied = True
+
+    def __init__(self, table):
+        self._table, self.calls = table, []
+
+    def table(self, role):
+        return self._table
+
+    def states(self, sequences, layers):
+        self.calls.extend(map(tuple, sequences))
+        assert all(0 <= layer <= 1 for layer in layers)
+        last = [[s[-1], s[-2] if len(s) > 1 else 0, 1] for s in sequences]
+        return np.array(last, dtype=np.float32)[:, None, :].repeat(len(layers), axis=1)
+
+
+def test_states_are_read_after_the_begin_token_about_their_mean_and_kept(cache_dir):
+    setting = make_setting([b"a", b"b", b"c", None], [b"ac", b"zz"])
+    setting.source = type(setting.source)(**{**vars(setting.source), "roles": {"bos": 3}})
+    model = FakeModel(setting.table)
+    space = open_space("self:states=0.5", model=model, **vars(setting))
+    lengths = np.linalg.norm([[0, 3, 1], [1, 3, 1], [2, 3, 1], [2, 0, 1]], axis=1)
+    old = np.array([[0, 3, 1], [1, 3, 1], [2, 3, 1]]) / lengths[:3, None]
+    about = old - old.mean(axis=0)
+    np.testing.assert_allclose(
+        space.source(np.arange(3)), about / np.linalg.norm(about, axis=1, keepdims=True), atol=3e-3
+    )
+    new = np.array([2, 0, 1]) / lengths[3] - old.mean(axis=0)
+    np.testing.assert_allclose(space.missing(np.arange(2)), [new / np.linalg.norm(new), [0, 0, 0]], atol=3e-3)
+    np.testing.assert_allclose(space.encode_texts(["ac"])[0], space.missing(np.arange(1))[0], atol=1e-6)
+    assert set(model.calls) == {(3, 0), (3, 1), (3, 2), (3, 0, 2)}
+    second = FakeModel(setting.table)
+    open_space("self:states=0.5", model=second, **vars(setting)).neighbours(1)
+    assert set(second.calls) == {(3, 0)}  # the probe alone: all else came from the cache
+
+
+def test_states_want_a_model_and_a_depth():
+    setting = vars(make_setting([b"a"], [b"b"]))
+    with pytest.raises(RequestError, match="needs the source model"):
+        open_space("self:states", **setting)
+    for wrong in ("self:states=2", "self:states=deep", "self:states=nan"):
+        with pytest.raises(RequestError, match="relative depth"):
+            open_space(wrong, **setting)

@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "train-tokenizer": "tokenadapt.cli.train_tokenizer:train_tokenizer",
     "eval-ppl": "tokenadapt.cli.eval_ppl:eval_ppl",
     "methods": "tokenadapt.cli.methods:methods",
+    "cache": "tokenadapt.cli.cache:cache",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from tokenadapt.errors import RequestError
 from tokenadapt.plan import Model, Role, Space, Table
 from tokenadapt.progress import SILENT, Progress
-from tokenadapt.spaces.options import SpaceOptions, TokenVectors
+from tokenadapt.spaces.options import SpaceOptions, TokenVectors, split_spec
 from tokenadapt.spaces.own import RowVectors, StateVectors
 from tokenadapt.spaces.ranks import ranks
 from tokenadapt.spaces.space import TokenSpace
@@ -45,10 +45,12 @@ def open_space(
 ) -> Space:
     """The space that `spec` names; `table` is the old input table. Encoders load when their vectors are asked for.
 
+    A tail of options may follow, as in `hf:intfloat/e5-small-v2:pooling=mean,prefix=query: `.
+
     Raises RequestError for a name that there is not, MissingExtraError where a library is wanted and absent.
     """
-    options = options or SpaceOptions()
-    kind, _, rest = spec.partition(":")
+    place, options = split_spec(spec, options or SpaceOptions())
+    kind, _, rest = place.partition(":")
     vectors: TokenVectors
     if kind == "self":
         vectors = _own(rest, Own(source, segmentation, table, model), progress)

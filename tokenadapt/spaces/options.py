@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,31 @@ class TokenVectors(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
         """Vectors of any strings in the same space: (len(texts), d)."""
         ...
+
+
+_KEYS: Final = "|".join(field.name for field in fields(SpaceOptions) if field.name != "trust_remote_code")
+
+
+def split_spec(spec: str, options: SpaceOptions) -> tuple[str, SpaceOptions]:
+    """`hf:ID:pooling=cls,prefix=query: ` to `hf:ID` and options; only the options' own names open such a tail.
+
+    Raises RequestError for a value that an option cannot have.
+    """
+    place, *tail = re.split(rf":(?=(?:{_KEYS})=)", spec, maxsplit=1)
+    if not tail:
+        return spec, options
+    said = dict(pair.split("=", 1) for pair in re.split(rf",(?=(?:{_KEYS})=)", tail[0]))
+    for key, allowed in (("precision", get_args(Precision)), ("backend", get_args(Backend))):
+        if said.get(key, "auto") not in allowed:
+            raise RequestError(f"There is no {key} {said[key]!r} for a space.", f"Choose one of {', '.join(allowed)}.")
+    try:
+        given: dict[str, Any] = {
+            **said,
+            **({"batch_tokens": int(said["batch_tokens"])} if "batch_tokens" in said else {}),
+        }
+    except ValueError:
+        raise RequestError(f"batch_tokens={said['batch_tokens']} is no number.", "Say how many tokens.") from None
+    return place, replace(options, **given)
 
 
 def unit(rows: NDArray[Any]) -> Matrix:

@@ -28,7 +28,7 @@ TOKENIZE_BLOCK: Final = 16384
 
 def pick_device(options: SpaceOptions) -> torch.device:
     """The device asked for, else this rank's GPU, else the CPU."""
-    if options.device:
+    if options.device not in (None, "auto"):
         try:
             return torch.device(options.device)
         except RuntimeError as error:
@@ -130,9 +130,7 @@ class TransformerEncoder:
     def encode(self, inputs: list[Input]) -> Matrix:
         """Vectors of one batch of ids: (n, d)."""
         if self._model is None:
-            model = self._load("AutoModel", dtype=self.dtype, use_safetensors=True)
-            model = model.get_encoder() if self.config.is_encoder_decoder else model
-            self._model = model.to(self.device).eval()
+            self._model = self._load_model().to(self.device).eval()
         ids, mask = self._padded(inputs)
         states = self._model(input_ids=ids, attention_mask=mask)[0]
         if self.head and not self.usage.pool_prefix:
@@ -140,6 +138,15 @@ class TransformerEncoder:
             lead = sum(1 for token in inputs[0][:1] if token in self.special)  # a [CLS] before the prefix
             mask[:, : lead + self.head] = 0
         return unit(pool(states, mask, self.usage.pooling).cpu().numpy())
+
+    def _load_model(self) -> Any:
+        """The encoder alone where the checkpoint has a decoder as well."""
+        import transformers
+
+        alone = type(self.config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING  # T5 and its kin, BERT and its kin
+        auto = "AutoModelForTextEncoding" if alone else "AutoModel"
+        model = self._load(auto, dtype=self.dtype, use_safetensors=True)
+        return model.get_encoder() if self.config.is_encoder_decoder and not alone else model
 
     def _padded(self, inputs: list[Input]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask, (B, T), padded on the right."""
