@@ -29,6 +29,7 @@ class Encoded:
     start: NDArray[np.int64]  # (documents + 1,)
     nbytes: NDArray[np.int64]  # (N,) bytes of the text that each token accounts for; 0 is possible
     exact: NDArray[np.bool_]  # (documents,) the tokens' bytes join to the text
+    size: NDArray[np.int64]  # (documents,) UTF-8 bytes; more than its tokens' only where a text gives no token
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.nbytes) or self.start[-1] != len(self.ids):
@@ -107,14 +108,16 @@ class TextEncoder:
             found = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
             runs = [np.array(encoding.ids, dtype=np.int64) for encoding in found]
             sizes: list[NDArray[np.int64]] = []
-            exact = np.zeros(len(texts), dtype=bool)
+            exact, size = np.zeros(len(texts), dtype=bool), np.zeros(len(texts), dtype=np.int64)
             for index, (text, ids) in enumerate(zip(texts, runs, strict=True)):
-                counted = self._own_bytes(text.encode(), ids)
+                raw = text.encode()
+                size[index] = len(raw)
+                counted = self._own_bytes(raw, ids)
                 exact[index] = counted is not None
                 sizes.append(self._by_offsets(text, ids) if counted is None else counted)
         start = np.concatenate(([0], np.cumsum([len(ids) for ids in runs]))).astype(np.int64)
         empty = np.zeros(0, dtype=np.int64)
-        return Encoded(np.concatenate([*runs, empty]), start, np.concatenate([*sizes, empty]), exact)
+        return Encoded(np.concatenate([*runs, empty]), start, np.concatenate([*sizes, empty]), exact, size)
 
     def _own_bytes(self, raw: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """The tokens' own byte counts where they join to the text, give or take a space that was put before it."""

@@ -102,7 +102,7 @@ class Scorer:
     @torch.inference_mode()
     def _check(self) -> int:
         """Compare the split run with the whole one on a few tokens; the number of logits."""
-        ids = torch.arange(4, device=self.device)[None]
+        ids = torch.tensor([[0, 1, 1, 0]], device=self.device)
         probe = Batch(ids.cpu().numpy(), np.array([4]), np.arange(4), np.arange(4))
         inputs = self._inputs(ids, probe)
         whole = self.model(**inputs).logits[0].float()
@@ -117,6 +117,14 @@ class Scorer:
         return int(whole.shape[-1])
 
 
+class _States(BaseModelOutputWithPast):  # type: ignore[misc]  # transformers is untyped
+    """Final states alone; whatever else a model's forward looks for is None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
 def _body(model: nn.Module) -> nn.Module | None:
     """The layers below the head, where the model has them as one module."""
     body = getattr(model, "base_model", None)
@@ -127,7 +135,7 @@ def _body(model: nn.Module) -> nn.Module | None:
 def _answering(body: nn.Module, states: Tensor) -> Iterator[None]:
     """Within this, the layers give these states whatever they are asked."""
     own = body.__dict__.get("forward")
-    body.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=states)
+    body.forward = lambda *_, **__: _States(last_hidden_state=states)
     try:
         yield
     finally:

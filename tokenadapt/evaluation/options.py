@@ -46,6 +46,11 @@ class ScoreOptions:
             raise RequestError("A context of one token predicts nothing.", "Give --context 2 or more.")
         if self.stride is not None and self.windows == "disjoint":
             raise RequestError("Disjoint windows have no stride.", "Leave --stride out, or use --windows overlap.")
+        if self.context_bytes is not None and (self.windows == "disjoint" or self.context is not None):
+            raise RequestError(
+                "--context-bytes goes neither with --context nor with disjoint windows, which are in tokens.",
+                "Leave one of them out.",
+            )
         limit = self.context_bytes or self.context
         if self.stride is not None and limit is not None and self.stride > limit:
             raise RequestError(

@@ -53,27 +53,20 @@ class Scores:
     bits: Floats  # (N,)
     clipped: int = 0  # windows that the model's positions made shorter than asked
 
-    def per_document(self, values: NDArray[np.float64] | NDArray[np.int64]) -> Floats:
-        """Sums over the documents of a value per token: (documents,)."""
-        total = np.concatenate(([0.0], np.cumsum(values, dtype=np.float64)))
-        return np.asarray(np.diff(total[self.encoded.start]), dtype=np.float64)
-
     def document_bits(self) -> Floats:
         """Negative log2-likelihood of each document."""
-        return np.array([self.bits[low:high].sum() for low, high in zip(*self._runs(), strict=True)])
+        low, high = self.encoded.start[:-1].tolist(), self.encoded.start[1:].tolist()
+        return np.array([self.bits[one:other].sum() for one, other in zip(low, high, strict=True)])
 
     def document_bytes(self) -> Floats:
         """UTF-8 bytes of each document."""
-        return self.per_document(self.encoded.nbytes)
+        return self.encoded.size.astype(np.float64)
 
     @property
     def bits_per_byte(self) -> float:
         """Total bits over total bytes; NaN for no text."""
-        total = int(self.encoded.nbytes.sum())
+        total = int(self.encoded.size.sum())
         return float(self.bits.sum()) / total if total else math.nan
-
-    def _runs(self) -> tuple[list[int], list[int]]:
-        return self.encoded.start[:-1].tolist(), self.encoded.start[1:].tolist()
 
 
 def model_positions(model: nn.Module) -> int:

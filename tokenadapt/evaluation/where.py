@@ -88,11 +88,12 @@ def spread(encoded: Encoded, bits: Floats) -> Floats:
     """Bits of every byte of the text: a token's bits shared evenly by its bytes: (bytes,).
 
     A token without bytes (a lone space mark before the text) passes its bits to the next one of its document that
-    has some, else to the one before.
+    has some, else to the one before. A text without tokens costs nothing.
     """
+    rate = np.zeros(int(encoded.size.sum()))
     holders = np.flatnonzero(encoded.nbytes)
     if not len(holders):
-        return np.zeros(0)
+        return rate
     document = encoded.document_of()
     place = np.searchsorted(holders, np.arange(len(bits)))  # the next holder
     after = holders[np.minimum(place, len(holders) - 1)]
@@ -100,8 +101,10 @@ def spread(encoded: Encoded, bits: Floats) -> Floats:
     fits = (place < len(holders)) & (document[after] == document)
     owner = np.where(fits, after, before)
     carried = np.bincount(owner, weights=bits, minlength=len(bits))[holders]
-    size = encoded.nbytes[holders]
-    return np.repeat(carried / size, size)
+    rate[np.repeat(np.diff(encoded.start) > 0, encoded.size)] = np.repeat(
+        carried / encoded.nbytes[holders], encoded.nbytes[holders]
+    )
+    return rate
 
 
 def byte_classes(text: str) -> NDArray[np.uint8]:

@@ -35,30 +35,34 @@ class Windows:
 
 @dataclass(frozen=True)
 class _Budget:
-    """How much a window may hold: tokens always, bytes where asked for."""
+    """How much a window may hold."""
 
-    tokens: int  # tokens of a window, the one that is only predicted included
-    size: int  # the same in the unit of the stride
+    tokens: int  # tokens of a framed window, the one that is only predicted included
+    bare: int  # the same of a window without a frame
+    size: int  # what a window holds, in the unit of the stride
     stride: int
-    disjoint: bool
+
+
+Row = tuple[int, int, int]  # begin, first, end
 
 
 def cut_windows(encoded: Encoded, options: ScoreOptions, positions: int, frame: int) -> Windows:
     """Windows of all documents for a model of `positions` tokens, `frame` of them taken by begin and end tokens."""
     budget = _budget(options, positions, frame)
     sizes = encoded.nbytes if options.context_bytes else np.ones(len(encoded.ids), dtype=np.int64)
-    rows: list[tuple[int, int, int]] = []
+    rows: list[Row] = []
     clipped = 0
     for low, high in zip(encoded.start[:-1].tolist(), encoded.start[1:].tolist(), strict=True):
-        if high - low <= budget.tokens and int(sizes[low:high].sum()) <= budget.size:
-            if high > low:
-                rows.append((low, low, high))
-            continue
-        for row, short in _document(low, sizes[low:high], budget):
-            rows.append(row)
-            clipped += short
+        if options.windows == "disjoint":
+            rows.extend(_disjoint(low, high, budget))
+        elif high - low <= budget.tokens and int(sizes[low:high].sum()) <= budget.size:
+            rows.extend([(low, low, high)] if high > low else [])
+        else:
+            for row, short in _overlapping(low, sizes[low:high], budget):
+                rows.append(row)
+                clipped += short
     begin, first, end = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    framed = first == begin if budget.disjoint else np.ones(len(rows), dtype=bool)
+    framed = first == begin if options.windows == "disjoint" else np.ones(len(rows), dtype=bool)
     return Windows(begin, first, end, framed & (frame > 0), clipped)
 
 
@@ -69,17 +73,27 @@ def _budget(options: ScoreOptions, positions: int, frame: int) -> _Budget:
             f"Give --context {positions} or less.",
         )
     context = positions if options.context_bytes else options.context or min(positions, DEFAULT_CONTEXT)
-    room = context - frame + (options.kind == "causal")  # the last token is predicted and not read
+    bare = context + (options.kind == "causal")  # a causal model predicts the last token and does not read it
+    room = bare - frame
     if room < 2:
         raise RequestError(f"A context of {context} leaves no room beside the begin tokens.", "Raise --context.")
-    disjoint = options.windows == "disjoint"
-    if options.context_bytes:
-        return _Budget(room, options.context_bytes, options.stride or max(1, options.context_bytes // 2), disjoint)
-    return _Budget(room, room, min(options.stride or max(1, context // 2), room - 1), disjoint)
+    size = options.context_bytes or room
+    stride = options.stride or max(1, (options.context_bytes or context) // 2)
+    return _Budget(room, bare, size, stride if options.context_bytes else min(stride, room - 1))
 
 
-def _document(low: int, sizes: Ints, budget: _Budget) -> Iterator[tuple[tuple[int, int, int], bool]]:
-    """Windows of one document that needs more than one, and whether the model's positions cut each short."""
+def _disjoint(low: int, high: int, budget: _Budget) -> Iterator[Row]:
+    """The harness's windows: the last one reaches back until it is as long as the others."""
+    end = min(low + budget.tokens, high)
+    if end > low:
+        yield low, low, end
+    while end < high:
+        first, end = end, min(end + budget.bare - 1, high)
+        yield max(low, end - budget.bare), first, end
+
+
+def _overlapping(low: int, sizes: Ints, budget: _Budget) -> Iterator[tuple[Row, bool]]:
+    """Windows of a document that needs more than one, and whether the model's positions cut each short."""
     total = np.concatenate(([0], np.cumsum(sizes)))  # (tokens + 1,) size before each token
     count = len(sizes)
 
@@ -92,17 +106,10 @@ def _document(low: int, sizes: Ints, budget: _Budget) -> Iterator[tuple[tuple[in
     end = min(wanted, budget.tokens)
     yield (low, low, low + end), end < wanted
     while end < count:
-        first = end
-        if budget.disjoint:
-            begin, wanted = first - 1, reach(first, budget.size)
-            end = min(wanted, begin + budget.tokens)
-            short = end < wanted
-        else:
-            end = min(reach(first, budget.stride), first + budget.tokens - 1)
-            fits = int(np.searchsorted(total, total[end] - budget.size, side="left"))
-            begin = max(min(fits, first - 1), end - budget.tokens, 0)
-            short = begin > min(fits, first - 1)
-        yield (low + begin, low + first, low + end), short
+        first, end = end, min(reach(end, budget.stride), end + budget.tokens - 1)
+        fits = min(int(np.searchsorted(total, total[end] - budget.size, side="left")), first - 1)
+        begin = max(fits, end - budget.tokens, 0)
+        yield (low + begin, low + first, low + end), begin > fits
 
 
 def masked_windows(windows: Windows) -> Windows:
