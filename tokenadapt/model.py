@@ -1,0 +1,160 @@
+"""The source model as methods see it: tables, states, log-probabilities, and texts of its own. Loaded on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokenadapt import forward
+from tokenadapt.errors import RequestError
+from tokenadapt.forward import BATCH_TOKENS, Head, Kind, Sampling
+from tokenadapt.plan import Role, Table
+from tokenadapt.progress import SILENT, Progress
+
+
+class SourceModel:
+    """A checkpoint folder behind `tokenadapt.plan.Model`.
+
+    `start` is the id that a text begins with (bos, else eos); `stop` ids end a text. `dtype` None is float32 on a
+    CPU, the checkpoint's own on an accelerator. Nothing is loaded until states are asked for.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tables: Mapping[Role, Table],
+        *,
+        tied: bool,
+        kind: Kind = "causal",
+        start: int | None = None,
+        stop: Sequence[int] = (),
+        sampling: Sampling | None = None,
+        device: str = "auto",
+        dtype: torch.dtype | None = None,
+        trust_remote_code: bool = False,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.folder, self.kind, self.start, self.stop = folder, kind, start, tuple(stop)
+        self._tables, self._tied = tables, tied
+        self.sampling = sampling or Sampling()
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.dtype = dtype
+        self.trust_remote_code, self.progress = trust_remote_code, progress
+
+    @property
+    def tied(self) -> bool:
+        """Whether one table serves both roles."""
+        return self._tied
+
+    def table(self, role: Role) -> Table:
+        """The old table of a role."""
+        return self._tables[role] if role in self._tables else self._tables["input"]
+
+    @property
+    def ready(self) -> bool:
+        """Whether the samples and their states exist already, so that asking for them costs nothing."""
+        return "_written" in self.__dict__
+
+    @cached_property
+    def _model(self) -> Any:
+        dtype = self.dtype
+        if dtype is None:
+            dtype = torch.float32 if self.device.type == "cpu" else self.table("input").dtype
+        model = forward.load_model(self.folder, self.kind, dtype, trust_remote_code=self.trust_remote_code)
+        return model.to(self.device)
+
+    @cached_property
+    def _head(self) -> Head:
+        if self.kind != "causal":
+            what = {"masked": "a masked model", "seq2seq": "an encoder-decoder"}[self.kind]
+            raise RequestError(
+                f"{self.folder} is {what}: it has no log-probabilities of running text.",
+                "Choose a method that does not need them, for example pieces or hybrid.",
+            )
+        head = Head(self._model)
+        if not head.plain:
+            raise RequestError(
+                f"The model in {self.folder} does more between its layers and its logits than this program knows.",
+                "Choose a method that does not need the source model's own probabilities.",
+            )
+        return head
+
+    @torch.inference_mode()
+    def states(self, sequences: Sequence[Sequence[int]], layers: Sequence[float]) -> NDArray[np.float32]:
+        """Hidden states at each sequence's last position: (n, len(layers), D).
+
+        A layer is a relative depth: 0 what the first layer reads, 1 what the last one leaves (after the final norm
+        where the model has one).
+        """
+        if any(not len(sequence) for sequence in sequences):
+            raise ValueError("a sequence without a token has no state")
+        out = np.zeros((len(sequences), len(layers), self.table("input").shape[1]), dtype=np.float32)
+        run = forward.layers_of(self._model, self.kind)
+        with self.progress.stage("states of the source model", len(sequences), "strings") as advance:
+            for batch in forward.batches(sequences):
+                given = forward.inputs_of(batch, self.kind, self.device)
+                hidden = run(**given, output_hidden_states=True).hidden_states
+                rows, last = torch.arange(len(batch.index)), (batch.length - 1)
+                for slot, depth in enumerate(layers):
+                    layer = hidden[round(depth * (len(hidden) - 1))]
+                    out[batch.index, slot] = layer[rows, last].float().cpu().numpy()
+                advance(len(batch.index))
+        return out
+
+    @torch.inference_mode()
+    def log_probs(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """Natural-log probability of each token given those before it: one (len - 1,) array per sequence."""
+        head = self._head
+        out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(sequences)
+        with self.progress.stage("log-probabilities of the source model", len(sequences), "strings") as advance:
+            for batch in forward.batches(sequences, 2 * BATCH_TOKENS):
+                count = (batch.length - 1).clamp(min=0)
+                inside = torch.arange(batch.ids.shape[1] - 1) < count[:, None]  # (B, T - 1)
+                states = self._model.base_model(**forward.inputs_of(batch, self.kind, self.device))[0][:, :-1]
+                flat = forward.log_probs_of(head, states[inside.to(states.device)], batch.ids[:, 1:][inside])
+                parts = torch.tensor_split(flat, count.cumsum(0)[:-1])
+                for place, part in zip(batch.index, parts, strict=True):
+                    out[place] = part.numpy()
+                advance(len(batch.index))
+        return out
+
+    @cached_property
+    def _written(self) -> tuple[list[list[int]], torch.Tensor]:
+        """Samples and their states, made together."""
+        head, options = self._head, self.sampling
+        begin = self.start if self.start is not None else next(iter(self.stop), 0)
+        with self.progress.stage("texts of the source model's own", options.texts, "texts") as advance:
+            starts = torch.full((options.texts, 1), begin, dtype=torch.long)
+            positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+            tokens = min(options.tokens, positions or options.tokens)
+            drawn = Sampling(options.texts, tokens, options.temperature, options.seed)
+            ids, states = forward.sample(self._model, head, starts, drawn)
+            advance(options.texts)
+        ends = torch.tensor([index for index in self.stop if index != begin], dtype=torch.long)
+        lengths = [_until(row, ends) for row in ids]
+        texts = [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
+        kept = [row[: length - 1] for row, length in zip(states, lengths, strict=True)]
+        return texts, torch.cat(kept) * head.scale
+
+    def samples(self) -> list[list[int]]:
+        """Texts written by the model itself, as ids of its own tokenizer; seeded, the same at every call."""
+        return self._written[0]
+
+    def final_states(self) -> torch.Tensor:
+        """What the head reads at the positions of `samples()` but the last, scaled as the model scales its logits.
+
+        A row's logit (before any soft cap) is then its product with the state: (positions, D) float32.
+        """
+        return self._written[1]
+
+
+def _until(row: torch.Tensor, ends: torch.Tensor) -> int:
+    """Length of a text up to and with its first end."""
+    hit = torch.isin(row[1:], ends).nonzero()
+    return int(hit[0]) + 2 if len(hit) else len(row)

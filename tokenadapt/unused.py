@@ -1,0 +1,90 @@
+"""Rows for ids that no text reaches: a head must never choose them, whatever the state."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokenadapt.errors import TokenAdaptError
+from tokenadapt.finishing import bias_direction
+from tokenadapt.methods.statistics import blocks, mean_row
+from tokenadapt.plan import BLOCK_ROWS, Model, Problem, Table
+from tokenadapt.spaces.undertrained import undertrained
+from tokenadapt.vocab.types import Ids
+
+LOWEST: Final = 16  # old rows whose mean is the start
+STATES: Final = 512  # states on which probabilities are compared
+STEPS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # nats by which the row may be lowered
+ENOUGH: Final = -23.0  # log-probability of one id, e^-23 = 1e-10, that leaves room for ten thousand of them
+
+
+def unused_rows(problem: Problem, *, tied: bool = False) -> Tensor:
+    """The row of every unused id: (D,) float32.
+
+    Output, and tied: the mean of the old rows of lowest mean logit over the model's own states, under-trained ones
+    where there are any, lowered along the direction in which all states agree. Zero would not do (its logit is 0,
+    which often wins), nor a random row. Untied input, which nothing reads: the mean row.
+
+    Where the model has not written its samples for another reason, the mean row of the table tells: training pushes
+    the rows of all tokens that do not come next away from every state, so that they share a direction, and the
+    farther a row lies along it, the less likely its token: the mean of the farthest had at most 1e-7 of the
+    probability at any state of two Llamas of 15M and 135M parameters, where zero had 1e-2. Pushed farther along it,
+    the row may win: only states tell how to lower it. Running a model for this alone would cost more than a transplant.
+    """
+    table, vocab = problem.table, problem.source
+    ids = problem.ordinary
+    ids = ids if len(ids) else np.arange(min(table.shape[0], len(vocab)))
+    if problem.role == "input" and not tied:
+        return torch.from_numpy(mean_row(table, ids)).float()
+    states = _states(problem.model)
+    direction = mean_row(table, ids) if states is None else -states.double().mean(0).numpy()
+    pool = undertrained(table, vocab, "input" if tied else "output")
+    pool = pool if len(pool) else ids
+    far = _along(table, pool, direction)
+    lowest = pool[np.argsort(-far, kind="stable")[:LOWEST]]
+    row = torch.from_numpy(mean_row(table, lowest)).float()
+    return row if states is None else _lowered(table, row, states)
+
+
+def unused_bias(bias: Tensor) -> float:
+    """The head bias of an unused id: as far below the least old one as makes an id improbable by itself."""
+    return float(bias.float().min()) + ENOUGH
+
+
+def _states(model: Model | None) -> Tensor | None:
+    """States of the model's own texts, where it has written them already or is no model of ours."""
+    if model is None or not getattr(model, "ready", True):
+        return None
+    try:
+        return model.final_states()
+    except TokenAdaptError:
+        return None
+
+
+def _along(table: Table, ids: Ids, direction: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Product of each row `ids` with a direction: (len(ids),)."""
+    return np.concatenate([rows @ direction for rows in blocks(table, ids)])
+
+
+def _lowered(table: Table, row: Tensor, states: Tensor) -> Tensor:
+    """The row less the least multiple of the bias direction that makes it improbable at every state."""
+    seen = states[:: max(1, len(states) // STATES)][:STATES]
+    total = _log_totals(table, seen)
+    u = bias_direction(states)
+    offset, slope = seen @ row - total, seen @ u
+    worst = [(float((offset - step * slope).max()), step) for step in STEPS]
+    step = next((step for peak, step in worst if peak < ENOUGH), min(worst)[1])
+    return row - step * u
+
+
+def _log_totals(table: Table, states: Tensor) -> Tensor:
+    """Log of the sum of exponentiated logits over all old rows, per state: (n,)."""
+    total = torch.full((len(states),), -torch.inf)
+    for first in range(0, table.shape[0], BLOCK_ROWS):
+        rows = table.rows(np.arange(first, min(first + BLOCK_ROWS, table.shape[0]))).float()
+        total = torch.logaddexp(total, (states @ rows.T).logsumexp(1))
+    return total
