@@ -60,9 +60,12 @@ def load_tokenizer(spec: str, *, revision: str | None = None, trust_remote_code:
     """
     path = locate(spec, "tokenizer", revision=revision)
     try:
-        return _from_file(spec, path) if path.is_file() else _from_folder(spec, path, trust_remote_code)
+        loaded = _from_file(spec, path) if path.is_file() else _from_folder(spec, path, trust_remote_code)
     except OSError as error:
         raise RequestError(f"The tokenizer at {spec} cannot be read: {error.strerror or error}.", _HINT) from error
+    loaded.backend.no_truncation()  # some files carry the settings of a past call
+    loaded.backend.no_padding()
+    return loaded
 
 
 def _from_file(spec: str, path: Path) -> LoadedTokenizer:

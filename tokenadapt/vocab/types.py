@@ -70,6 +70,8 @@ class Alignment:
     how: NDArray[np.uint8]  # (V_new,) How
     notes: Mapping[int, str] = field(default_factory=dict)  # id -> what a user should know (unmatched specials, ...)
     spelled_alike: int = 0  # how many a comparison of spellings would have found
+    pieces: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # missing id -> old ids that the user gave
+    source_rows: int | None = None  # old ids from here on have no row; None: every id has one
 
     def __post_init__(self) -> None:
         if self.source_id.shape != self.how.shape:

@@ -1,0 +1,182 @@
+"""Which old row each target token takes: the user's map, the same role, the same bytes, or none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from tokenadapt.errors import RequestError
+from tokenadapt.vocab.index import ids_by_bytes
+from tokenadapt.vocab.types import Alignment, ByteVocab, How, Kind
+
+_TEXT: Final = (Kind.ORDINARY, Kind.BYTE, Kind.ADDED)
+_RESERVED: Final = re.compile(r"[<\[]\|?_*(unused|reserved|extra_id|placeholder|dummy)[\w-]*\|?[>\]]", re.IGNORECASE)
+# A token of several roles takes the row of the first; the last two are often names without a function.
+ROLE_ORDER: Final = ("eos", "bos", "mask", "sep", "cls", "chat", "text", "fim", "unk", "pad")
+_FUNCTION: Final = {"eos", "bos", "mask", "sep", "cls"}
+_ENDS: Final = {"eos", "chat:end", "text:end"}
+_IDLE: Final = {"unk", "pad"}
+
+
+def align(
+    source: ByteVocab,
+    target: ByteVocab,
+    *,
+    maps: Mapping[int, tuple[int, ...]] | None = None,
+    source_rows: int | None = None,
+    target_rows: int | None = None,
+) -> Alignment:
+    """Give every target id an old row or the reason why it has none.
+
+    Precedence: `maps` (target id -> old ids, see parse_maps; several ids are the pieces of a missing token), special
+    role, equal bytes, missing. A special token never meets an ordinary one by its spelling; one without a counterpart
+    is unused and noted by name. Old ids from `source_rows` on have no row and do not exist; target ids from the end of
+    the vocabulary to `target_rows` are padding.
+    """
+    rows = len(target) if target_rows is None else target_rows
+    old_rows = len(source) if source_rows is None else min(source_rows, len(source))
+    if rows < len(target):
+        raise RequestError(
+            f"The target tokenizer has {len(target)} ids, more than the {rows} rows asked for.",
+            "Ask for at least as many rows as ids.",
+        )
+    source_id, how, notes = [-1] * rows, [How.UNUSED] * rows, {}
+    special = match_special(source, target, old_rows)
+    by_bytes = ids_by_bytes(source, old_rows, _TEXT)
+    for index, (data, kind) in enumerate(zip(target.token_bytes, target.kind.tolist(), strict=True)):
+        if index in special:
+            source_id[index], how[index] = special[index], How.SPECIAL
+        elif kind == Kind.SPECIAL:
+            notes[index] = f"special token {target.text[index]} has no counterpart"
+        elif kind == Kind.UNKNOWN:
+            how[index] = How.MISSING
+            notes[index] = f"the bytes of {target.text[index]!r} cannot be known"
+        elif data:
+            source_id[index] = by_bytes.get(data, -1)
+            how[index] = How.COPIED if source_id[index] >= 0 else _without_row(target, index)
+    pieces = _apply_maps(maps or {}, source_id, how, old_rows)
+    notes = {index: note for index, note in notes.items() if how[index] in (How.UNUSED, How.MISSING)}
+    texts = {text for text in source.text[:old_rows] if text is not None}
+    return Alignment(
+        source_id=np.array(source_id, dtype=np.int64),
+        how=np.array(how, dtype=np.uint8),
+        notes=notes | _shared(source, target, source_id, how),
+        spelled_alike=sum(text in texts for text in target.text if text is not None),
+        pieces=pieces,
+        source_rows=old_rows,
+    )
+
+
+def _shared(source: ByteVocab, target: ByteVocab, source_id: list[int], how: list[How]) -> dict[int, str]:
+    """Notes on control tokens that took one old row: the model cannot tell them apart."""
+    takers: dict[int, list[int]] = {}
+    for index, reason in enumerate(how):
+        if reason == How.SPECIAL:
+            takers.setdefault(source_id[index], []).append(index)
+    notes: dict[int, str] = {}
+    for old, group in takers.items():
+        names = ", ".join(str(target.text[index]) for index in group)
+        notes |= {index: f"{names} share the row of {source.text[old]}" for index in group if len(group) > 1}
+    return notes
+
+
+def _without_row(target: ByteVocab, index: int) -> How:
+    """Reserved places that text does not reach are unused, not missing."""
+    text = target.text[index] or ""
+    return How.UNUSED if target.kind[index] == Kind.ADDED and _RESERVED.fullmatch(text) else How.MISSING
+
+
+def _apply_maps(
+    maps: Mapping[int, tuple[int, ...]], source_id: list[int], how: list[How], old_rows: int
+) -> dict[int, tuple[int, ...]]:
+    pieces = {}
+    for index, old in maps.items():
+        if any(piece >= old_rows for piece in old):
+            raise RequestError(
+                f"A map gives target id {index} the old ids {list(old)}, but the source table has {old_rows} rows.",
+                "Map it to tokens that the source model has rows for.",
+            )
+        if len(old) == 1:
+            source_id[index], how[index] = old[0], How.MAPPED
+        else:
+            source_id[index], how[index], pieces[index] = -1, How.MISSING, tuple(old)
+    return pieces
+
+
+def match_special(source: ByteVocab, target: ByteVocab, old_rows: int) -> dict[int, int]:
+    """Target id -> old id of control tokens that play the same part, or bear the same name in no other part.
+
+    A token of several parts prefers the old token of its own name among those that share a part, then the part that
+    comes first in ROLE_ORDER. Two rules keep the odds of what comes next as they were: an old token that ends a text is
+    the row of one end token only, and `unk` and `pad` take no old row that plays another part, since they would be
+    sampled in its place.
+    """
+    found: dict[int, int] = {}
+    wanted, parts = roles_by_id(target), roles_by_id(source)
+    old_roles = {role: index for role, index in source.roles.items() if index < old_rows}
+    ended: set[int] = set()
+    for role in sorted(set(target.roles) & set(old_roles), key=_order):
+        index, old = target.roles[role], old_roles[role]
+        if index in found or (role in _IDLE and not parts[old] <= _IDLE):
+            continue
+        shared = {old_roles[other] for other in wanted[index] if other in old_roles}
+        chosen = next((one for one in shared if source.text[one] == target.text[index]), old)
+        if wanted[index] & _ENDS:
+            if chosen in ended:
+                continue
+            ended.add(chosen)
+        found[index] = chosen
+    return found | _same_name(source, target, found, old_rows)
+
+
+def _same_name(source: ByteVocab, target: ByteVocab, found: Mapping[int, int], old_rows: int) -> dict[int, int]:
+    control = np.flatnonzero(np.isin(source.kind[:old_rows], (Kind.SPECIAL, Kind.ADDED))).tolist()
+    named = {source.text[index]: index for index in reversed(control)}
+    parts, old_parts = roles_by_id(target), roles_by_id(source)
+    ended = {old for index, old in found.items() if parts[index] & _ENDS}
+    same = {}
+    for index in np.flatnonzero(np.isin(target.kind, (Kind.SPECIAL, Kind.ADDED))).tolist():
+        old = named.get(target.text[index], -1)
+        if index in found or old < 0 or old in ended or Kind.SPECIAL not in (target.kind[index], source.kind[old]):
+            continue
+        ours, theirs = _FUNCTION & parts.get(index, set()), _FUNCTION & old_parts.get(old, set())
+        if not (ours and theirs and not ours & theirs):
+            same[index] = old
+    return same
+
+
+def roles_by_id(vocab: ByteVocab) -> dict[int, set[str]]:
+    """All roles of each id that has one."""
+    roles: dict[int, set[str]] = {}
+    for role, index in vocab.roles.items():
+        roles.setdefault(index, set()).add(role)
+    return roles
+
+
+def _order(role: str) -> tuple[int, str]:
+    return ROLE_ORDER.index(role.split(":")[0]), role
+
+
+def id_map(source: ByteVocab, target: ByteVocab, alignment: Alignment) -> dict[int, int]:
+    """Old id -> target id that means the same, for ids in configurations: by role first, then by the row it gave.
+
+    Where several target ids took one old row: a mapped or special one, else the one that the target tokenizer
+    produces for these bytes, else the lowest.
+    """
+    produced = ids_by_bytes(target, len(target), _TEXT)
+    means: dict[int, int] = {}
+    taken = np.flatnonzero(alignment.source_id >= 0)
+    strength = {How.SPECIAL: 0, How.MAPPED: 1}
+    for index in sorted(taken.tolist(), key=lambda one: strength.get(How(int(alignment.how[one])), 2)):
+        old = int(alignment.source_id[index])
+        data = target.token_bytes[index] if alignment.how[index] == How.COPIED else None
+        means.setdefault(old, index if data is None else produced.get(data, index))
+    parts = roles_by_id(source)
+    by_role: dict[int, int] = {}
+    for role in sorted(set(source.roles) & set(target.roles), key=_order):
+        if role not in _IDLE or parts[source.roles[role]] <= _IDLE:
+            by_role.setdefault(source.roles[role], target.roles[role])
+    return means | by_role
