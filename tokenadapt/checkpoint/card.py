@@ -155,7 +155,8 @@ def _loading(manifest: Manifest, facts: CardFacts) -> str:
         f"model = {cls}.from_pretrained(folder)\n```\n\n"
         "`transplant.json` records inputs, options and hashes; `tokenadapt verify .` checks the folder against it, "
         "`tokenadapt explain . TOKEN` shows how a row was made, and "
-        "`tokenadapt apply-plan transplant.plan MODEL OUTPUT` gives another checkpoint of the same vocabulary the same rows.\n"
+        "`tokenadapt apply-plan transplant.plan MODEL OUTPUT` gives another checkpoint of the same vocabulary the same "
+        "rows.\n"
     )
 
 
