@@ -77,7 +77,7 @@ def save_plan(
     options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a plan to `path`. Scales, shifts and biases are left out by design; `calibration` names what made them."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     tensors: dict[str, NDArray[Any]] = {
         "alignment.how": np.ascontiguousarray(alignment.how, np.uint8),
@@ -99,7 +99,8 @@ def save_plan(
         "notes": {str(number): note for number, note in sorted(alignment.notes.items())},
         "spelled_alike": alignment.spelled_alike,
     }
-    save_file(tensors, str(path), {"format": "np", "tokenadapt": json.dumps(about, sort_keys=True, default=str)})
+    written = save(tensors, {"format": "np", "tokenadapt": json.dumps(about, sort_keys=True, default=str)})
+    path.write_bytes(written)  # save_file would make it readable by its owner only
 
 
 def load_plan(path: Path) -> SavedPlan:

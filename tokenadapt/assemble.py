@@ -1,0 +1,177 @@
+"""Every file of a result, written into its staging folder: tensors, configurations, tokenizer, plan, manifest, card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenadapt.checkpoint.card import CardFacts, pre_tokenizer_hash, source_license, write_card
+from tokenadapt.checkpoint.chat import turn_end
+from tokenadapt.checkpoint.ids import Translated, respeller, translate_config
+from tokenadapt.checkpoint.manifest import (
+    FILE as MANIFEST,
+)
+from tokenadapt.checkpoint.manifest import (
+    Manifest,
+    describe_input,
+    describe_output,
+    library_versions,
+)
+from tokenadapt.checkpoint.saved_plan import FILE as PLAN
+from tokenadapt.checkpoint.saved_plan import save_plan, vocabulary_hash
+from tokenadapt.checkpoint.tokenizer_files import FILES as TOKENIZER_FILES
+from tokenadapt.checkpoint.tokenizer_files import write_tokenizer
+from tokenadapt.checkpoint.writer import write_checkpoint_tensors
+from tokenadapt.checkpoint.written import NewTable, WrittenTensors
+from tokenadapt.making import Choice, MadeRole, make_bias
+from tokenadapt.methods.registry import find
+from tokenadapt.overlap import Overlap
+from tokenadapt.plan import Role
+from tokenadapt.progress import SILENT, Progress
+from tokenadapt.recipe import TransplantOptions
+from tokenadapt.setting import Setting
+from tokenadapt.vocab import id_map
+
+_NOT_RECORDED = frozenset({"model", "tokenizer", "output", "method", "output_method", "seed", "push_to_hub", "public"})
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the writer of a result must know besides the rows."""
+
+    setting: Setting
+    options: TransplantOptions
+    choice: Choice
+    overlap: Overlap
+
+
+def assemble(job: Job, made: tuple[MadeRole, ...], staging: Path, progress: Progress = SILENT) -> Manifest:
+    """Write the whole result into `staging`; the manifest comes last and has no report of checks yet."""
+    written = _write_tensors(job, made, staging, progress)
+    with progress.stage("write configurations, tokenizer and plan"):
+        translated = _write_configurations(job, staging)
+        setting = job.setting
+        write_tokenizer(
+            setting.target_tokenizer,
+            staging,
+            positions=setting.checkpoint.positions,
+            chat_template=setting.template.template,
+            token_types="type_vocab_size" in setting.checkpoint.config,
+        )
+        save_plan(
+            staging / PLAN,
+            setting.alignment,
+            {one.role: one.made for one in made},
+            source=setting.source,
+            target=setting.target,
+            methods=_methods(job.choice),
+            calibration=job.choice.calibration,
+            options={"tied": setting.tied, "fallback": str(job.choice.fallback)},
+        )
+        manifest = _manifest(job, translated, written, staging)
+        manifest.write(staging)
+    return manifest
+
+
+def finish(
+    job: Job, manifest: Manifest, report: Mapping[str, Any], seconds: Mapping[str, float], staging: Path
+) -> Manifest:
+    """Put the report of the checks and the times into the manifest, and write the card."""
+    complete = dataclasses.replace(manifest, verify=report, seconds=dict(seconds))
+    complete.write(staging)
+    setting = job.setting
+    methods = {chosen.name: find(chosen.name) for chosen in job.choice.methods.values()}
+    facts = CardFacts(
+        kind=setting.checkpoint.kind,
+        citations=tuple(method.citation for method in methods.values()),
+        source_license=source_license(setting.checkpoint.folder),
+        unused=setting.alignment.unused.tolist(),
+        pre_tokenizer=pre_tokenizer_hash(setting.target_tokenizer.fast.encode),
+    )
+    write_card(staging, complete, facts)
+    return complete
+
+
+def _write_tensors(job: Job, made: tuple[MadeRole, ...], staging: Path, progress: Progress) -> WrittenTensors:
+    checkpoint, tied = job.setting.checkpoint, job.setting.tied
+    tables: dict[Role, NewTable] = {}
+    for one in made:
+        role: Role = "input" if tied else one.role
+        tables[role] = NewTable(one.shape, one.dtype, one.blocks)
+    output = made[-1]
+    biases = {ref.name: make_bias(job.setting, output, checkpoint.bias(ref)) for ref in checkpoint.biases}
+    options = job.options
+    return write_checkpoint_tensors(
+        checkpoint, staging, tables, biases, untie=options.untie, copy=options.copy, progress=progress
+    )
+
+
+def _write_configurations(job: Job, staging: Path) -> Translated:
+    setting = job.setting
+    checkpoint = setting.checkpoint
+    translate = id_map(setting.source, setting.target, setting.alignment)
+    translated = translate_config(
+        checkpoint.config,
+        checkpoint.generation_config,
+        translate,
+        setting.target.roles,
+        rows=setting.rows,
+        tied=setting.tied,
+        chat_end=turn_end(setting.target_tokenizer, setting.template.template),
+        respell=respeller(setting.source, setting.target, translate),
+    )
+    if job.options.dtype and not checkpoint.config.get("quantization_config"):
+        key = "dtype" if "dtype" in translated.config else "torch_dtype"
+        if len({tensor.dtype for shard in checkpoint.shards for tensor in shard.tensors}) == 1:
+            translated.config.setdefault(key, job.options.dtype)
+    _write_json(staging / "config.json", translated.config)
+    if translated.generation_config is not None:
+        _write_json(staging / "generation_config.json", translated.generation_config)
+    return translated
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+
+
+def _methods(choice: Choice) -> dict[Role, str]:
+    return {role: str(chosen) for role, chosen in choice.methods.items()}
+
+
+def _manifest(job: Job, translated: Translated, written: WrittenTensors, staging: Path) -> Manifest:
+    setting, options, overlap = job.setting, job.options, job.overlap
+    checkpoint = setting.checkpoint
+    recorded = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NOT_RECORDED}
+    tokenizer = setting.target_tokenizer
+    model_files = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+    return Manifest(
+        source=describe_input(
+            options.model,
+            checkpoint.folder,
+            model_files,
+            vocabulary=vocabulary_hash(setting.source),
+            tied=checkpoint.tied,
+            rows=checkpoint.rows,
+        ),
+        target=describe_input(
+            options.tokenizer, tokenizer.path, TOKENIZER_FILES, vocabulary=vocabulary_hash(setting.target)
+        ),
+        methods={role: str(chosen) for role, chosen in job.choice.methods.items()},
+        options={**recorded, "settings": {role: chosen.settings for role, chosen in job.choice.methods.items()}},
+        seed=options.seed,
+        counts=overlap.counts,
+        spelled_alike=overlap.spelled_alike,
+        specials=overlap.specials,
+        changes=translated.changes,
+        chat=setting.template.reason,
+        notes=setting.notes,
+        versions=library_versions(),
+        **describe_output(staging, written),
+    )
+
+
+__all__ = ["MANIFEST", "PLAN", "Job", "assemble", "finish"]

@@ -1,0 +1,79 @@
+"""What a transplant would take: overlap, memory, disk and time, without reading a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tokenadapt.making import Choice, choose
+from tokenadapt.overlap import Overlap, measure_overlap
+from tokenadapt.plan import BLOCK_ROWS
+from tokenadapt.progress import SILENT, Progress
+from tokenadapt.recipe import TransplantOptions
+from tokenadapt.setting import Setting, prepare
+
+# Orders of magnitude on two server cores; scripts/bench_transplant.py prints what a machine really does.
+_WRITE_RATE = 300e6  # bytes of table a second: mixed, hashed, synced
+_MIX_RATE = 400e6  # multiply-adds a second when rows are mixed
+_SEARCH_RATE = 30e9  # multiply-adds a second in the exact search
+_ENCODE_RATE = 350.0  # strings a second through a small encoder on CPU
+_START = 8.0  # seconds to import and to read tokenizers
+_BASE_MEMORY = 700e6  # the libraries themselves
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What `--dry-run` shows. Bytes and seconds; the seconds are an order of magnitude."""
+
+    overlap: Overlap
+    template: str
+    notes: tuple[str, ...]
+    old_table_bytes: int
+    new_table_bytes: int
+    disk_bytes: int
+    memory_bytes: int
+    seconds: float
+
+
+def estimate(options: TransplantOptions, progress: Progress = SILENT) -> Estimate:
+    """Open the inputs and count; nothing is written."""
+    setting = prepare(options, progress)
+    choice = choose(options, setting.roles)
+    overlap = measure_overlap(setting)
+    checkpoint = setting.checkpoint
+    width = checkpoint.width
+    old_dtype = checkpoint.table("input").dtype
+    new_dtype = getattr(torch, options.dtype) if options.dtype else old_dtype
+    new = len(setting.roles) * setting.rows * width * new_dtype.itemsize
+    old = len(checkpoint.tables) * checkpoint.rows * width * old_dtype.itemsize
+    shards = {ref.shard for ref in checkpoint.tables.values()}
+    beside = sum(shard.path.stat().st_size for shard in checkpoint.shards if options.copy or shard.name in shards)
+    return Estimate(
+        overlap=overlap,
+        template=setting.template.reason,
+        notes=setting.notes,
+        old_table_bytes=old,
+        new_table_bytes=new,
+        disk_bytes=new + max(0, beside - old),
+        memory_bytes=_memory(setting, choice, overlap),
+        seconds=_seconds(setting, options, choice, overlap, new),
+    )
+
+
+def _memory(setting: Setting, choice: Choice, overlap: Overlap) -> int:
+    """Blocks in float32, plans, and the vectors of a space where one is searched."""
+    blocks = 4 * BLOCK_ROWS * setting.checkpoint.width * 4
+    plans = 24 * (overlap.pieces + overlap.target_rows) * len(setting.roles)
+    vectors = 4 * (overlap.source_rows + overlap.counts["missing"]) * 768 if choice.needs_space else 0
+    return int(_BASE_MEMORY + blocks + plans + vectors)
+
+
+def _seconds(setting: Setting, options: TransplantOptions, choice: Choice, overlap: Overlap, new_bytes: int) -> float:
+    width = setting.checkpoint.width
+    total = _START + new_bytes / _WRITE_RATE + len(setting.roles) * overlap.pieces * width / _MIX_RATE
+    if choice.needs_space:
+        total += overlap.source_rows * overlap.counts["missing"] * width / _SEARCH_RATE
+        if options.space.startswith(("hf:", "st:")):
+            total += (overlap.source_rows + overlap.counts["missing"]) / _ENCODE_RATE
+    return total

@@ -1,0 +1,179 @@
+"""From a setting to rows: a Problem per role, the chosen method, what follows it, and rows for unused ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from tokenadapt.finishing import add_bias, calibrate_norms
+from tokenadapt.forward import Sampling
+from tokenadapt.methods import Chosen, parse_method
+from tokenadapt.methods.make import make_rows
+from tokenadapt.methods.registry import find
+from tokenadapt.model import SourceModel
+from tokenadapt.plan import Dense, MemoryTable, Model, Plan, Problem, Role, Space, Table, build_table
+from tokenadapt.progress import SILENT, Progress
+from tokenadapt.recipe import TransplantOptions
+from tokenadapt.setting import Setting
+from tokenadapt.spaces.open import open_space
+from tokenadapt.spaces.options import SpaceOptions
+from tokenadapt.unused import unused_bias, unused_rows
+from tokenadapt.vocab.types import Alignment
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which method makes which role, and what follows it."""
+
+    methods: Mapping[Role, Chosen]
+    fallback: Chosen
+    calibrate_norm: bool
+    bias_per_piece: float
+
+    @property
+    def calibration(self) -> str:
+        """What follows the sums, so that a plan can be applied elsewhere: as `parse_calibration` reads it."""
+        parts = ["norm"] if self.calibrate_norm else []
+        return ",".join(parts + ([f"bias={self.bias_per_piece:g}"] if self.bias_per_piece else []))
+
+    @property
+    def needs_space(self) -> bool:
+        """Whether any method asks for vectors."""
+        return any("space" in find(chosen.name).needs for chosen in (*self.methods.values(), self.fallback))
+
+
+@dataclass(frozen=True)
+class MadeRole:
+    """All that a new table of one role is built from."""
+
+    role: Role
+    old: Table
+    made: Plan | Dense
+    unused: torch.Tensor  # (D,)
+    alignment: Alignment = field(repr=False)
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and width of the new table."""
+        return len(self.alignment.how), self.old.shape[1]
+
+    def blocks(self) -> Iterator[torch.Tensor]:
+        """The new table's rows, anew at each call."""
+        return build_table(self.old, self.alignment, self.made, self.unused, dtype=self.dtype)
+
+
+def choose(options: TransplantOptions, roles: tuple[Role, ...]) -> Choice:
+    """Parse the methods that were asked for; a wrong name fails here, before anything is read."""
+    main = parse_method(options.method)
+    output = parse_method(options.output_method) if options.output_method else main
+    methods = {role: output if role == "output" and len(roles) == 2 else main for role in roles}
+    return Choice(methods, parse_method(options.fallback), options.calibrate_norm, options.bias_per_piece)
+
+
+def source_model(setting: Setting, options: TransplantOptions, progress: Progress = SILENT) -> SourceModel:
+    """The source model, loaded when a method first runs it."""
+    checkpoint = setting.checkpoint
+    roles: tuple[Role, ...] = ("input", "output")
+    generation = checkpoint.generation_config or {}
+    ends = generation.get("eos_token_id", setting.source.roles.get("eos"))
+    stop = ends if isinstance(ends, list) else [ends]
+    return SourceModel(
+        checkpoint.folder,
+        tables={role: checkpoint.table(role) for role in roles},
+        tied=checkpoint.tied,
+        kind=checkpoint.kind,
+        start=setting.source.roles.get("bos", setting.source.roles.get("eos")),
+        stop=[end for end in stop if end is not None],
+        sampling=Sampling(seed=options.seed),
+        device=options.device or "auto",
+        trust_remote_code=options.trust_remote_code,
+        progress=progress,
+    )
+
+
+def make(
+    setting: Setting, choice: Choice, options: TransplantOptions, model: Model, progress: Progress = SILENT
+) -> tuple[MadeRole, ...]:
+    """New rows for every role of the output."""
+    space = _space(setting, options, model, progress) if choice.needs_space else None
+    return tuple(_make_role(setting, choice, options, model, space, role, progress) for role in setting.roles)
+
+
+def _space(setting: Setting, options: TransplantOptions, model: Model, progress: Progress) -> Space:
+    return open_space(
+        options.space,
+        source=setting.source,
+        target=setting.target,
+        alignment=setting.alignment,
+        segmentation=setting.segmentation,
+        table=setting.checkpoint.table("input"),
+        model=model,
+        options=SpaceOptions(device=options.device, trust_remote_code=options.trust_remote_code),
+        progress=progress,
+    )
+
+
+def _make_role(
+    setting: Setting,
+    choice: Choice,
+    options: TransplantOptions,
+    model: Model,
+    space: Space | None,
+    role: Role,
+    progress: Progress,
+) -> MadeRole:
+    old = setting.checkpoint.table(role)
+    problem = Problem(
+        source=setting.source,
+        target=setting.target,
+        alignment=setting.alignment,
+        segmentation=setting.segmentation,
+        role=role,
+        table=old,
+        model=model,
+        space=space,
+        corpus=_corpus(options, progress),
+        seed=options.seed,
+        progress=progress,
+    )
+    named = "tied" if setting.tied else role
+    with progress.stage(f"make {named} rows by {choice.methods[role]}"):
+        made = make_rows(problem, choice.methods[role], choice.fallback)
+        if choice.calibrate_norm:
+            made = calibrate_norms(problem, made)
+        if choice.bias_per_piece and role == "output":
+            made = add_bias(problem, made, choice.bias_per_piece)
+    unused = unused_rows(problem, tied=setting.tied)
+    dtype = getattr(torch, options.dtype) if options.dtype else old.dtype
+    return MadeRole(role, old, made, unused, setting.alignment, dtype)
+
+
+def _corpus(options: TransplantOptions, progress: Progress) -> Callable[[], Iterator[str]] | None:
+    if not options.corpus:
+        return None
+
+    def texts() -> Iterator[str]:
+        from tokenadapt.corpus import CorpusOptions, read_corpus
+
+        for document in read_corpus(options.corpus, CorpusOptions(seed=options.seed), progress=progress):
+            yield document.text
+
+    return texts
+
+
+def make_bias(setting: Setting, made: MadeRole, bias: torch.Tensor) -> torch.Tensor:
+    """A head bias for the new vocabulary, in its own shape and type: copied, mixed like the rows, lowest if unused."""
+    column = MemoryTable(bias.reshape(-1, 1))
+    plan = made.made
+    if not isinstance(plan, Plan):
+        counts = setting.segmentation.counts
+        weight = np.repeat(1 / np.maximum(counts, 1), counts).astype(np.float32)
+        plan = Plan(setting.segmentation.start, setting.segmentation.piece, weight)
+    mixed = Plan(plan.start, plan.source_id, plan.weight)
+    unused = torch.tensor([unused_bias(bias)])
+    rows = torch.cat(list(build_table(column, setting.alignment, mixed, unused)))
+    return rows.reshape(*bias.shape[:-1], -1)
