@@ -24,9 +24,9 @@ SKIPPED |= {"site-packages", "dist-packages"}
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}<|assistant|>{% else %}<|user|>{% endif %}\n"
-    "{{ message['content'] }}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ '<|assistant|>\\n' }}{% else %}{{ '<|user|>\\n' }}{% endif %}"
+    "{{ message['content'] + '<|end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
 )
 
 

@@ -192,7 +192,17 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, record: dict[str, Any], 
     model.generation_config = GenerationConfig(bos_token_id=bos, eos_token_id=[eos, end], pad_token_id=pad)
     model.to(torch.bfloat16).save_pretrained(output)
     wrapped(tokenizer).save_pretrained(output)
+    describe_tokenizer(output / "tokenizer_config.json")
     (output / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def describe_tokenizer(path: Path) -> None:
+    """Say what every version of transformers since 4.56 reads: the class that trusts tokenizer.json, and old names."""
+    described = json.loads(path.read_text(encoding="utf-8"))
+    described.pop("backend", None)
+    described.pop("extra_special_tokens", None)
+    described |= {"tokenizer_class": "PreTrainedTokenizerFast", "additional_special_tokens": [USER, ASSISTANT, END]}
+    path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
