@@ -136,11 +136,11 @@ def _same_name(source: ByteVocab, target: ByteVocab, found: Mapping[int, int], o
     control = np.flatnonzero(np.isin(source.kind[:old_rows], (Kind.SPECIAL, Kind.ADDED))).tolist()
     named = {source.text[index]: index for index in reversed(control)}
     parts, old_parts = roles_by_id(target), roles_by_id(source)
-    ended = {old for index, old in found.items() if parts[index] & _ENDS}
+    taken = set(found.values())
     same = {}
     for index in np.flatnonzero(np.isin(target.kind, (Kind.SPECIAL, Kind.ADDED))).tolist():
         old = named.get(target.text[index], -1)
-        if index in found or old < 0 or old in ended or Kind.SPECIAL not in (target.kind[index], source.kind[old]):
+        if index in found or old < 0 or old in taken or Kind.SPECIAL not in (target.kind[index], source.kind[old]):
             continue
         ours, theirs = _FUNCTION & parts.get(index, set()), _FUNCTION & old_parts.get(old, set())
         if not (ours and theirs and not ours & theirs):
