@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tokenadapt.errors import RequestError
-from tokenadapt.plan import Model, Role, Space, Table
+from tokenadapt.plan import Model, Space, Table
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.spaces.options import SpaceOptions, TokenVectors, split_spec
 from tokenadapt.spaces.own import RowVectors, StateVectors
@@ -59,8 +59,8 @@ def open_space(
         vectors = TextVectors(encoder, source, target, alignment, segmentation)
     if ranks().world > 1:
         vectors.prepare()  # here all ranks are together; later only one may ask
-    role: Role = "output" if model is not None and not model.tied else "input"
-    glitches = undertrained(table if role == "input" or model is None else model.table(role), source, role)
+    output = model.table("output") if model is not None and not model.tied else table
+    glitches = undertrained(output, source)
     sides = (source, target)
     return TokenSpace(spec, vectors, sides, alignment, table.shape[0], glitches, options=options, progress=progress)
 

@@ -1,8 +1,11 @@
 """Old tokens whose rows training hardly touched ("glitch tokens"): they mislead whoever takes them for neighbours.
 
-Land and Bartolo 2024, "Fishing for Magikarp" (arXiv 2405.05417): rows that are never predicted are all pushed the
-same way, so that an under-trained output row lies near the mean of rows known to be unused; and an input row that is
-never read keeps the length it was born with, or decays.
+Land and Bartolo 2024, "Fishing for Magikarp" (arXiv 2405.05417): every step pushes the output rows of tokens that
+never come the same way, so that they end up in one direction, near the mean of rows known to be unused. The distance
+to that mean is their indicator. Taken about the mean of all rows, it also finds input rows that decay left near zero.
+The paper prompts the model with the 2% of lowest distance to confirm; here a token must lie as near as the known
+unused rows themselves, and those must agree among themselves: rows that were never moved from a random start share no
+direction, and then nothing is said.
 """
 
 from __future__ import annotations
@@ -13,48 +16,54 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokenadapt.plan import Role, Table
+from tokenadapt.plan import Table
 from tokenadapt.vocab.types import ByteVocab, Ids, Kind
 
 NEVER_IN_UTF8: Final = frozenset(bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100)))
-LARGEST_SHARE: Final = 0.02  # the share of a vocabulary that the paper looks at
 FEWEST_KNOWN: Final = 4  # unused rows needed for a mean that says anything
+ALIKE: Final = 0.99  # cosine, about the mean, at which special tokens' rows were left where the gradient drove all
+LARGEST_DISTANCE: Final = 0.25  # of known unused rows from their mean
+ROUNDING: Final = 1e-5  # rows that never differed in a bit come out this near
 
 
-def known_unused(vocab: ByteVocab, rows: int) -> Ids:
-    """Old ids that no text reaches: rows beyond the tokenizer, gaps, and tokens of bytes that UTF-8 never has."""
-    kind = np.asarray(vocab.kind)
-    never = [token is not None and token in NEVER_IN_UTF8 for token in vocab.token_bytes]
-    inside = np.flatnonzero((kind == Kind.GAP) | np.array(never, dtype=bool))
-    return np.concatenate((inside[inside < rows], np.arange(len(kind), rows))).astype(np.int64)
+def undertrained(table: Table, vocab: ByteVocab) -> Ids:
+    """Ordinary and byte tokens with a row like those that no text reaches, ascending.
 
-
-def undertrained(table: Table, vocab: ByteVocab, role: Role = "output") -> Ids:
-    """Ordinary old ids with a row like those that no text reaches, ascending; at most 2% of the vocabulary.
-
-    `role` output: cosine distance to the mean unused row, after the common direction of all rows is taken out;
-    input: distance of the row's norm to the mean norm of unused rows. A token counts where its distance is no larger
-    than the unused rows' own median. Empty where too few unused rows are known to compare with.
+    `table` is the output table, or the one of a tied model; float32 copies of it are held for the time being.
     """
-    known = known_unused(vocab, table.shape[0])
+    rows = table.rows(np.arange(table.shape[0])).float()
+    rows = rows - rows.mean(dim=0)
+    known = known_unused(rows, vocab)
     if len(known) < FEWEST_KNOWN:
         return np.zeros(0, dtype=np.int64)
-    distance = indicator(table, known, role)
-    ordinary = np.flatnonzero(np.asarray(vocab.kind)[: table.shape[0]] == Kind.ORDINARY)
-    ordinary = np.setdiff1d(ordinary, known)
-    close = ordinary[distance[ordinary] <= np.median(distance[known])]
-    most = int(LARGEST_SHARE * len(ordinary))
-    order = np.argsort(distance[close], kind="stable")[:most]
-    return np.sort(np.concatenate((close[order], np.intersect1d(known, np.arange(len(vocab))))))
+    distance = indicator(rows, known)
+    limit = float(np.quantile(distance[known], 0.9)) + ROUNDING
+    if limit > LARGEST_DISTANCE:
+        return np.zeros(0, dtype=np.int64)
+    kind = np.asarray(vocab.kind)[: len(rows)]
+    read = np.flatnonzero((kind == Kind.ORDINARY) | (kind == Kind.BYTE))
+    return read[(distance[read] <= limit) | np.isin(read, known)]
 
 
-def indicator(table: Table, known: Ids, role: Role) -> NDArray[np.float64]:
-    """How far each row is from the mean of `known` unused rows: (V,). Small is suspicious."""
-    rows = table.rows(np.arange(table.shape[0])).float()
-    if role == "input":
-        norm = rows.norm(dim=1).double().numpy()
-        return np.asarray(np.abs(norm - norm[known].mean()))
-    rows = rows - rows.mean(dim=0)
+def known_unused(rows: torch.Tensor, vocab: ByteVocab) -> Ids:
+    """Old ids that no text reaches, by centred rows (V, D), ascending.
+
+    Rows beyond the tokenizer, gaps, tokens of bytes that UTF-8 never has, and special tokens of which several have
+    one and the same direction: reserved ones that no text ever held.
+    """
+    kind = np.asarray(vocab.kind)[: len(rows)]
+    never = np.array(
+        [token is not None and token in NEVER_IN_UTF8 for token in vocab.token_bytes[: len(rows)]], dtype=bool
+    )
+    special = np.flatnonzero(kind == Kind.SPECIAL)
+    unit = torch.nn.functional.normalize(rows[torch.from_numpy(special)], dim=1)
+    twins = ((unit @ unit.T) > ALIKE).sum(dim=1).numpy() >= FEWEST_KNOWN  # itself included
+    inside = np.flatnonzero((kind == Kind.GAP) | never)
+    return np.unique(np.concatenate((inside, special[twins], np.arange(len(kind), len(rows))))).astype(np.int64)
+
+
+def indicator(rows: torch.Tensor, known: Ids) -> NDArray[np.float64]:
+    """Cosine distance of centred rows (V, D) to the mean of the known unused ones: (V,). Small is suspicious."""
     mean = rows[torch.from_numpy(known)].mean(dim=0)
     scale = rows.norm(dim=1).clamp_min(1e-12) * mean.norm().clamp_min(1e-12)
     return np.asarray((1 - (rows @ mean) / scale).double().numpy())
