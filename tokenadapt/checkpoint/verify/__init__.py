@@ -50,7 +50,7 @@ def verify(
 def _all_checks(
     subject: Subject, level: Level, automatic: bool, trust_remote_code: bool, progress: Progress
 ) -> Iterator[Check]:
-    from tokenadapt.checkpoint.verify.files import file_checks, id_checks
+    from tokenadapt.checkpoint.verify.files import file_checks, id_checks, loading_check
     from tokenadapt.checkpoint.verify.tables import table_checks
 
     yield from table_checks(subject, progress)
@@ -64,6 +64,8 @@ def _all_checks(
     if level == "tables":
         return
     yield from file_checks(subject, progress)
+    if readable:
+        yield loading_check(subject)
     if level != "full":
         return
     from tokenadapt.checkpoint.verify.model import model_checks, why_not

@@ -43,7 +43,7 @@ def id_checks(subject: Subject) -> Iterator[Check]:
 
 
 def file_checks(subject: Subject, progress: Progress = SILENT) -> Iterator[Check]:
-    """Hashes of everything that was written or left, and how AutoTokenizer reads the folder."""
+    """Hashes of everything that was written or left."""
     stale = [f"{name} belongs to another tokenizer" for name in STALE if (subject.folder / name).exists()]
     yield judge("stale files", stale)
     if subject.manifest is None:
@@ -51,9 +51,12 @@ def file_checks(subject: Subject, progress: Progress = SILENT) -> Iterator[Check
     else:
         yield judge("file hashes", _changed_files(subject.folder, subject.manifest.files), _count(subject))
     yield _untouched(subject, progress)
-    if (subject.folder / "tokenizer.json").is_file():
-        differing = reads_back_otherwise(subject.folder)
-        yield judge("AutoTokenizer", [differing] if differing else [], "ids of tokenizer.json")
+
+
+def loading_check(subject: Subject) -> Check:
+    """What users load is what `tokenizer.json` says."""
+    differing = reads_back_otherwise(subject.folder, subject.tokenizer)
+    return judge("AutoTokenizer", [differing] if differing else [], "ids of tokenizer.json")
 
 
 def _count(subject: Subject) -> str:
