@@ -21,9 +21,13 @@ from tokenadapt.errors import Terminated, TokenAdaptError
 
 # name -> module:function
 COMMANDS: Final[dict[str, str]] = {
+    "transplant": "tokenadapt.cli.transplant:transplant",
     "train-tokenizer": "tokenadapt.cli.train_tokenizer:train_tokenizer",
+    "count": "tokenadapt.cli.count:count",
+    "compare-tokenizers": "tokenadapt.cli.compare_tokenizers:compare_tokenizers",
     "eval-ppl": "tokenadapt.cli.eval_ppl:eval_ppl",
     "methods": "tokenadapt.cli.methods:methods",
+    "verify": "tokenadapt.cli.verify:verify",
     "cache": "tokenadapt.cli.cache:cache",
 }
 

@@ -1,0 +1,134 @@
+"""The whole road on tiny models, as a user runs it, and what the result must be for transformers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.tiny import FAMILIES, LINES
+from tokenadapt.checkpoint.saved_plan import load_plan
+from tokenadapt.errors import RequestError, VerificationError
+from tokenadapt.recipe import TransplantOptions
+from tokenadapt.transplant import transplant
+
+
+@pytest.fixture(scope="module")
+def targets(tokenizers, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("targets")
+    for family, tokenizer in tokenizers.items():
+        tokenizer.save_pretrained(folder / family)
+    return folder
+
+
+def run(model, tokenizer, output, **more):
+    return transplant(TransplantOptions(str(model), str(tokenizer), str(output), **{"method": "pieces", **more}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_result_loads_and_gives_copied_tokens_the_logits_of_the_source(tiny_checkpoint, targets, tmp_path, family):
+    out = tmp_path / "out"
+    outcome = run(tiny_checkpoint, targets / family, out)
+    assert sum(outcome.overlap.counts.values()) == outcome.overlap.target_rows
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    source = AutoModelForCausalLM.from_pretrained(tiny_checkpoint)
+    old = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    assert model.config.vocab_size == outcome.overlap.target_rows
+    wanted = AutoTokenizer.from_pretrained(targets / family)
+    assert [tokenizer(line)["input_ids"] for line in LINES] == [wanted(line)["input_ids"] for line in LINES]
+    bos, old_bos = tokenizer.bos_token_id, old.bos_token_id
+    logits = model(torch.tensor([[bos]])).logits[0, -1]
+    before = source(torch.tensor([[old_bos]])).logits[0, -1]
+    ends = logits[tokenizer.eos_token_id], before[old.eos_token_id]
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
+def test_only_the_tables_differ_and_copied_rows_keep_their_bits(tiny_checkpoint, targets, tmp_path):
+    out = tmp_path / "out"
+    run(tiny_checkpoint, targets / "unigram", out)
+    before, after = load_file(tiny_checkpoint / "model.safetensors"), load_file(out / "model.safetensors")
+    assert before.keys() == after.keys()
+    tables = {name for name in before if "embed_tokens" in name or "lm_head" in name}
+    assert all(torch.equal(before[name], after[name]) for name in before.keys() - tables)
+    source_id = load_plan(out).alignment.source_id
+    taken = np.flatnonzero(source_id >= 0)
+    for name in tables:
+        assert torch.equal(after[name][taken], before[name][source_id[taken]])
+
+
+def test_the_same_request_gives_the_same_bytes(tiny_checkpoint, targets, tmp_path):
+    for name in ("one", "two"):
+        run(tiny_checkpoint, targets / "wordpiece", tmp_path / name, method="normal", seed=7)
+    for file in ("model.safetensors", "tokenizer.json", "config.json", "transplant.plan"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_untied_output_rows_have_a_rule_of_their_own(tiny_checkpoint, targets, tmp_path):
+    out = tmp_path / "out"
+    run(tiny_checkpoint, targets / "unigram", out, untie=True, output_method="length")
+    manifest = json.loads((out / "transplant.json").read_text())
+    assert manifest["methods"] == {"input": "pieces", "output": "length"}
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+    assert {"lm_head.weight", "model.embed_tokens.weight"} <= load_file(out / "model.safetensors").keys()
+
+
+def test_going_there_and_back_gives_the_source_again(tiny_checkpoint, tmp_path):
+    """With the source's own tokenizer nothing is missing: the tables are the source's, less its spare rows."""
+    out = tmp_path / "out"
+    outcome = run(tiny_checkpoint, tiny_checkpoint, out)
+    assert outcome.overlap.counts["missing"] == 0
+    before, after = load_file(tiny_checkpoint / "model.safetensors"), load_file(out / "model.safetensors")
+    for name, tensor in after.items():
+        assert torch.equal(tensor, before[name][: len(tensor)])
+
+
+def test_an_output_that_exists_is_kept_unless_told(tiny_checkpoint, targets, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(RequestError, match="overwrite"):
+        run(tiny_checkpoint, targets / "unigram", out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    run(tiny_checkpoint, targets / "unigram", out, overwrite=True)
+    assert not (out / "mine.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"method": "piecs"}, "no method"),
+        ({"space": "nowhere", "method": "hybrid"}, "no space"),
+        ({"map": ("no-such-token=the",)}, "no-such-token"),
+        ({"pad_to_multiple": 0}, "pad-to-multiple"),
+    ],
+)
+def test_a_wrong_request_leaves_nothing_behind(tiny_checkpoint, targets, tmp_path, change, said):
+    with pytest.raises(RequestError, match=said):
+        run(tiny_checkpoint, targets / "unigram", tmp_path / "out", **change)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_that_fails_its_checks_is_not_written(tiny_checkpoint, targets, tmp_path, monkeypatch):
+    from tokenadapt import making
+
+    honest = making.build_table
+
+    def swapped(*args, **options):
+        for block in honest(*args, **options):
+            block[[10, 11]] = block[[11, 10]]
+            yield block
+
+    monkeypatch.setattr(making, "build_table", swapped)
+    with pytest.raises(VerificationError, match="copied"):
+        run(tiny_checkpoint, targets / "bytelevel-bpe", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_padding_rows_are_there_and_never_win(tiny_checkpoint, targets, tmp_path):
+    out = tmp_path / "out"
+    outcome = run(tiny_checkpoint, targets / "unigram", out, pad_to_multiple=64)
+    assert outcome.overlap.target_rows % 64 == 0
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    assert model.get_input_embeddings().weight.shape[0] == outcome.overlap.target_rows > len(tokenizer)
