@@ -46,17 +46,18 @@ def align(
     source_id, how, notes = [-1] * rows, [How.UNUSED] * rows, {}
     special = match_special(source, target, old_rows)
     by_bytes = ids_by_bytes(source, old_rows, _TEXT)
-    for index, (data, kind) in enumerate(zip(target.token_bytes, target.kind.tolist(), strict=True)):
-        if index in special:
-            source_id[index], how[index] = special[index], How.SPECIAL
-        elif kind == Kind.SPECIAL:
-            notes[index] = f"special token {target.text[index]} has no counterpart"
-        elif kind == Kind.UNKNOWN:
-            how[index] = How.MISSING
-            notes[index] = f"the bytes of {target.text[index]!r} cannot be known"
-        elif data:
-            source_id[index] = by_bytes.get(data, -1)
-            how[index] = How.COPIED if source_id[index] >= 0 else _without_row(target, index)
+    copied, missing = How.COPIED, How.MISSING  # looked up once: enums are slow in long loops
+    for index, data in enumerate(target.token_bytes):
+        if index not in special and data:
+            source_id[index] = old = by_bytes.get(data, -1)
+            how[index] = missing if old < 0 else copied
+    for index, old in special.items():
+        source_id[index], how[index] = old, How.SPECIAL
+    for index, note in _without_bytes(target, special).items():
+        notes[index] = note
+        how[index] = How.MISSING if target.kind[index] == Kind.UNKNOWN else How.UNUSED
+    for index in _reserved(target):
+        how[index] = How.UNUSED if how[index] == How.MISSING else how[index]
     pieces = _apply_maps(maps or {}, source_id, how, old_rows)
     notes = {index: note for index, note in notes.items() if how[index] in (How.UNUSED, How.MISSING)}
     texts = {text for text in source.text[:old_rows] if text is not None}
@@ -83,10 +84,18 @@ def _shared(source: ByteVocab, target: ByteVocab, source_id: list[int], how: lis
     return notes
 
 
-def _without_row(target: ByteVocab, index: int) -> How:
-    """Reserved places that text does not reach are unused, not missing."""
-    text = target.text[index] or ""
-    return How.UNUSED if target.kind[index] == Kind.ADDED and _RESERVED.fullmatch(text) else How.MISSING
+def _without_bytes(target: ByteVocab, special: Mapping[int, int]) -> dict[int, str]:
+    """Notes on control tokens without a counterpart, and on tokens that cannot be read."""
+    alone = np.flatnonzero(target.kind == Kind.SPECIAL).tolist()
+    notes = {index: f"special token {target.text[index]} has no counterpart" for index in alone if index not in special}
+    unknown = np.flatnonzero(target.kind == Kind.UNKNOWN).tolist()
+    return notes | {index: f"the bytes of {target.text[index]!r} cannot be known" for index in unknown}
+
+
+def _reserved(target: ByteVocab) -> list[int]:
+    """Added tokens that are places for later use: no text reaches them."""
+    added = np.flatnonzero(target.kind == Kind.ADDED).tolist()
+    return [index for index in added if _RESERVED.fullmatch(target.text[index] or "")]
 
 
 def _apply_maps(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def _merges(model: dict[str, Any]) -> NDArray[np.int64] | None:
         return None
     vocab = model["vocab"]
     pairs = (merge if isinstance(merge, list) else merge.split(" ", 1) for merge in model["merges"])
-    flat = [vocab[part] for pair in pairs for part in pair]
+    flat = list(map(vocab.__getitem__, chain.from_iterable(pairs)))
     return np.array(flat, dtype=np.int64).reshape(-1, 2)
 
 
