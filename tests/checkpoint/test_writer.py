@@ -172,6 +172,15 @@ def test_untying_a_repeated_table_gives_the_repetition_the_output_rows(tmp_path)
     assert torch.equal(tensors_of(out)["lm_head.weight"], whole(tables["output"]))
 
 
+def test_untying_a_table_that_stands_under_the_heads_name(tmp_path):
+    folder, out = save("llama-tied", tmp_path / "in"), tmp_path / "out"
+    rewrite(folder, lambda held: held.update({"lm_head.weight": held.pop("model.embed_tokens.weight")}))
+    _, written, tables = write_wider(folder, out, untie=True)
+    assert written.tables == {"input": "model.embed_tokens.weight", "output": "lm_head.weight"}
+    for role, name in written.tables.items():
+        assert torch.equal(tensors_of(out)[name], whole(tables[role]))
+
+
 def test_wider_elements_come_first_where_order_would_break_alignment(tmp_path):
     folder, out = save("llama-fp16", tmp_path / "in"), tmp_path / "out"
 
@@ -214,6 +223,6 @@ def test_wrong_blocks_are_caught(tmp_path):
 def test_too_small_a_disk_is_seen_before_anything_is_written(tmp_path, monkeypatch):
     folder = save("llama-tied", tmp_path / "in")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(TokenAdaptError, match="are needed beside the output, and 1 are free"):
+    with pytest.raises(TokenAdaptError, match="bytes of disk, and 1 are free"):
         write_wider(folder, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

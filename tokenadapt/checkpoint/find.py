@@ -21,7 +21,7 @@ class Found:
     tables: Mapping[Role, TensorRef]
     copies: Mapping[Role, tuple[TensorRef, ...]]  # further tensors with a table's bytes
     biases: tuple[TensorRef, ...]
-    head_copy: str | None  # the tensor that repeats a tied table under the head's name
+    untied_names: Mapping[Role, str]  # of the tables once they are two
     notes: tuple[str, ...]
 
 
@@ -32,7 +32,9 @@ def find_tables(folder: Path, layout: Layout, shards: tuple[Shard, ...]) -> Foun
     finder.refuse_strange()
     inputs = finder.named(layout.input_names - {layout.output}, layout.input)
     outputs = finder.named(layout.output_names - layout.input_names | {layout.output}, layout.output)
-    if not inputs and outputs and layout.tied:
+    head = outputs[0].name if outputs else layout.output
+    named = inputs[0].name if inputs else layout.input
+    if not inputs and layout.tied:
         inputs, outputs = outputs, []  # a tied file that keeps its table under the head's name
     if not inputs:
         raise RequestError(
@@ -47,8 +49,8 @@ def find_tables(folder: Path, layout: Layout, shards: tuple[Shard, ...]) -> Foun
     copies: dict[Role, tuple[TensorRef, ...]] = {"input": (*inputs[1:], *outputs) if tied else tuple(inputs[1:])}
     if not tied:
         tables["output"], copies["output"] = outputs[0], tuple(outputs[1:])
-    head = outputs[0].name if tied and outputs else None
-    return Found(tied, tables, copies, tuple(finder.named(layout.biases)), head, notes)
+    names: dict[Role, str] = {"input": named, "output": head}
+    return Found(tied, tables, copies, tuple(finder.named(layout.biases)), names, notes)
 
 
 class _Finder:

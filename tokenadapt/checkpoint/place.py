@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -18,21 +17,23 @@ _FICLONE = 0x40049409  # Linux: share the blocks of a whole file, copied when ei
 _CHUNK = 64 << 20
 
 
-def place_file(source: Path, target: Path, *, copy: bool = False) -> Placed:
-    """Make `target` hold what `source` holds, by the cheapest safe way.
+def share_file(source: Path, target: Path) -> Literal["reflinked", "linked"] | None:
+    """Make `target` hold what `source` holds without copying, where that is safe; None where it is not.
 
-    A reflink shares blocks and is independent. A hard link shares the bytes themselves: taken only from an ordinary
-    folder on the same file system, never from a Hub cache, which other projects read. `copy` asks for a real copy.
-    A symbolic link is never made: its target may vanish.
+    A reflink shares blocks until either side is written. A hard link shares the bytes themselves for ever: taken only
+    from an ordinary folder on the same file system, never from a Hub cache, which other projects read. A symbolic
+    link is never made: its target may vanish.
     """
     source = Path(os.path.realpath(source))
-    if not copy:
-        if _reflink(source, target):
-            return "reflinked"
-        if blob_digest(source) is None and _hard_link(source, target):
-            return "linked"
-    shutil.copyfile(source, target)
-    return "copied"
+    if _reflink(source, target):
+        return "reflinked"
+    return "linked" if blob_digest(source) is None and _hard_link(source, target) else None
+
+
+def copy_file(source: Path, target: Path, advance: Advance) -> None:
+    """A real copy of a whole file."""
+    with source.open("rb") as old, target.open("xb") as new:
+        copy_range(old, new, 0, source.stat().st_size, advance)
 
 
 def blob_digest(path: Path) -> str | None:

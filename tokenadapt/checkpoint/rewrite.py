@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import torch
 
-from tokenadapt.checkpoint.place import copy_range, digest_range
+from tokenadapt.checkpoint.place import copy_range
 from tokenadapt.checkpoint.shards import BITS, NAMES, Shard, TensorRef, make_header
 from tokenadapt.checkpoint.written import Blocks, NewTable, WrittenTensor
 from tokenadapt.progress import Advance
@@ -60,24 +60,21 @@ def _width(item: Item) -> int:
     return max(1, BITS.get(item.dtype, 8) // 8)
 
 
-def write_shard(
-    shard: Shard, path: Path, items: list[Item], hash_untouched: bool, advance: Advance
-) -> list[WrittenTensor]:
+def write_shard(shard: Shard, path: Path, items: list[Item], advance: Advance) -> list[WrittenTensor]:
     """One file: header, then each tensor's bytes in order."""
     head = make_header([(item.name, item.dtype, item.shape, item.nbytes) for item in items], shard.metadata)
     written, place = [], len(head)
     with shard.path.open("rb") as old, path.open("xb") as new:
         new.write(head)
         for item in items:
-            if item.blocks is not None:
-                digest: str | None = _stream(item, new, advance)
-            else:
-                assert item.old is not None
+            digest = None
+            if item.old is not None:
                 copy_range(old, new, item.old.offset, item.nbytes, advance)
-                digest = digest_range(shard.path, item.old.offset, item.nbytes) if hash_untouched else None
+            else:
+                digest = _stream(item, new, advance)
             written.append(
                 WrittenTensor(
-                    item.name, shard.name, item.dtype, item.shape, place, item.nbytes, item.blocks is not None, digest
+                    item.name, shard.name, item.dtype, item.shape, place, item.nbytes, item.old is None, digest
                 )
             )
             place += item.nbytes

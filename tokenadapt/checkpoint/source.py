@@ -36,8 +36,7 @@ class SourceCheckpoint:
     biases: tuple[TensorRef, ...]  # (V,) or (1, V)
     shards: tuple[Shard, ...]
     index: Mapping[str, Any] | None  # the index file's other keys, where there is one
-    untied_name: str  # the output table's name where the output is to be untied
-    head_copy: str | None  # the tensor that repeats a tied table under the head's name
+    untied_names: Mapping[Role, str]  # of the tables once they are two
     rows: int  # V
     width: int  # D
     positions: int | None  # longest text the model takes
@@ -95,8 +94,7 @@ def open_source(folder: Path, *, trust_remote_code: bool = False) -> SourceCheck
         biases=found.biases,
         shards=shards,
         index=index,
-        untied_name=layout.output,
-        head_copy=found.head_copy,
+        untied_names=found.untied_names,
         rows=ref.shape[0],
         width=ref.shape[1],
         positions=layout.positions,

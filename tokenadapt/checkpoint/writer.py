@@ -6,13 +6,14 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tokenadapt.checkpoint.folder import INDEX
-from tokenadapt.checkpoint.place import blob_digest, digest_range, place_file
+from tokenadapt.checkpoint.place import Placed, blob_digest, copy_file, digest_range, share_file
 from tokenadapt.checkpoint.rewrite import Item, aligned, bias_item, old_item, table_item, write_shard
 from tokenadapt.checkpoint.shards import Shard, TensorRef
 from tokenadapt.checkpoint.source import SourceCheckpoint
@@ -39,37 +40,33 @@ def write_checkpoint_tensors(
 
     `tables` has the role input, and the role output where the source is not tied or `untie` asks for it. `biases` has
     one tensor for each of `source.biases`, by name. File names, the order of tensors and the header's metadata are
-    the source's. `hash_untouched` reads the layers too, for hashes of every tensor.
+    the source's. `hash_untouched` reads the layers too, for hashes of every tensor; without it they are never read.
     """
     untied = not source.tied or untie
     _check_request(source, tables, biases, untied)
     items = _items(source, tables, biases, untied)
-    changed = [shard for shard in source.shards if any(item.blocks for item in items[shard.name])]
-    kept = [shard for shard in source.shards if shard not in changed]
-    placed = {}
-    for shard in kept:
-        placed[shard.name] = place_file(shard.path, staging / shard.name, copy=copy)
-    _check_room(staging, sum(item.nbytes for shard in changed for item in items[shard.name]))
+    changed = {shard.name for shard in source.shards if any(item.blocks for item in items[shard.name])}
+    how: dict[str, Placed] = {}
+    for shard in source.shards:
+        shared = None if copy or shard.name in changed else share_file(shard.path, staging / shard.name)
+        if shared:
+            how[shard.name] = shared
+    total = sum(sum(item.nbytes for item in items[shard.name]) for shard in source.shards if shard.name not in how)
+    _check_room(staging, total)
     tensors: list[WrittenTensor] = []
-    total = sum(item.nbytes for shard in changed for item in items[shard.name])
-    with progress.stage("write tables and shards", total, "bytes") as advance:
+    with progress.stage("write tensors", total, "bytes") as advance:
         for shard in source.shards:
-            if shard in changed:
-                tensors += write_shard(shard, staging / shard.name, items[shard.name], hash_untouched, advance)
-            else:
-                tensors += _untouched(shard, hash_untouched)
-    shards = tuple(
-        WrittenShard(
-            shard.name,
-            (staging / shard.name).stat().st_size,
-            placed.get(shard.name, "written"),
-            blob_digest(shard.path) if shard.name in placed else None,
-        )
-        for shard in source.shards
-    )
-    names: dict[Role, str] = {"input": source.tables["input"].name}
-    if untied:
-        names["output"] = source.tables["output"].name if "output" in source.tables else source.untied_name
+            if shard.name in changed:
+                tensors += write_shard(shard, staging / shard.name, items[shard.name], advance)
+                continue
+            if shard.name not in how:
+                copy_file(shard.path, staging / shard.name, advance)
+                how[shard.name] = "copied"
+            tensors += [_untouched(ref) for ref in shard.tensors]
+    shards = tuple(_describe(shard, staging, how.get(shard.name)) for shard in source.shards)
+    if hash_untouched:
+        tensors = _hashed(source, tensors, {shard.name for shard in shards if shard.sha256}, progress)
+    names: Mapping[Role, str] = source.untied_names if untied else {"input": source.tables["input"].name}
     written = WrittenTensors(tuple(tensors), shards, not untied, names)
     if source.index is not None:
         _write_index(source, staging, written)
@@ -99,16 +96,17 @@ def _items(
 ) -> dict[str, list[Item]]:
     """What each shard will hold, in order."""
     new: dict[str, Item] = {}
+    serves = {name: role for role, name in source.untied_names.items()} if untied else {}
     for role, ref in source.tables.items():
         for one in (ref, *source.copies[role]):
-            # A copy of the tied table under the head's name becomes the head when the model is untied.
-            serves: Role = "output" if untied and one.name == source.head_copy else role
-            new[one.name] = table_item(one.name, tables[serves])
+            # A tensor that held the tied table under the head's name becomes the head when the model is untied.
+            new[one.name] = table_item(one.name, tables[serves.get(one.name, role)])
     for name, bias in biases.items():
         new[name] = bias_item(name, bias)
     items = {shard.name: [new.get(ref.name) or old_item(ref) for ref in shard.tensors] for shard in source.shards}
-    if untied and source.tied and source.head_copy is None:
-        items[source.tables["input"].shard].append(table_item(source.untied_name, tables["output"]))
+    for name, role in serves.items():
+        if name not in new:
+            items[source.tables["input"].shard].append(table_item(name, tables[role]))
     return {name: aligned(held) for name, held in items.items()}
 
 
@@ -116,19 +114,32 @@ def _check_room(staging: Path, needed: int) -> None:
     free = shutil.disk_usage(staging).free
     if free < needed + _RESERVE:
         raise TokenAdaptError(
-            f"{needed + _RESERVE:,} bytes are needed beside the output, and {free:,} are free.",
+            f"The output needs {needed + _RESERVE:,} bytes of disk, and {free:,} are free.",
             "Make room, or write the output on another disk.",
         )
 
 
-def _untouched(shard: Shard, hash_untouched: bool) -> list[WrittenTensor]:
-    def digest(ref: TensorRef) -> str | None:
-        return digest_range(shard.path, ref.offset, ref.nbytes) if hash_untouched else None
+def _untouched(ref: TensorRef) -> WrittenTensor:
+    return WrittenTensor(ref.name, ref.shard, ref.dtype, ref.shape, ref.offset, ref.nbytes, False, None)
 
-    return [
-        WrittenTensor(ref.name, shard.name, ref.dtype, ref.shape, ref.offset, ref.nbytes, False, digest(ref))
-        for ref in shard.tensors
-    ]
+
+def _describe(shard: Shard, staging: Path, how: Placed | None) -> WrittenShard:
+    size = (staging / shard.name).stat().st_size
+    return WrittenShard(shard.name, size, how or "written", blob_digest(shard.path) if how else None)
+
+
+def _hashed(
+    source: SourceCheckpoint, tensors: list[WrittenTensor], known: set[str], progress: Progress
+) -> list[WrittenTensor]:
+    """Hashes of the source's own bytes, so that a bad copy shows; not where the whole shard's hash is `known`."""
+    refs = {ref.name: ref for shard in source.shards for ref in shard.tensors}
+    wanted = {tensor.name for tensor in tensors if not tensor.new and tensor.shard not in known}
+    made: dict[str, str] = {}
+    with progress.stage("hash untouched tensors", sum(refs[name].nbytes for name in wanted), "bytes") as advance:
+        for name in sorted(wanted):
+            made[name] = digest_range(source.path_of(refs[name]), refs[name].offset, refs[name].nbytes)
+            advance(refs[name].nbytes)
+    return [replace(tensor, sha256=made.get(tensor.name, tensor.sha256)) for tensor in tensors]
 
 
 def _write_index(source: SourceCheckpoint, staging: Path, written: WrittenTensors) -> None:
