@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -107,6 +107,19 @@ class Model(Protocol):
         ...
 
 
+class Donor(Protocol):
+    """A helper model that has the target tokenizer: `Problem.donor`."""
+
+    @property
+    def vocab(self) -> ByteVocab:
+        """The donor's tokenizer as bytes; its ids need not be the target's."""
+        ...
+
+    def table(self, role: Role) -> Table:
+        """The donor's table of a role; a tied donor's table serves both."""
+        ...
+
+
 @dataclass(frozen=True)
 class Problem:
     """All that a method may know."""
@@ -120,7 +133,7 @@ class Problem:
     model: Model | None = None
     space: Space | None = None
     corpus: Callable[[], Iterator[str]] | None = None
-    donor: Any | None = None
+    donor: Donor | None = None
     score: Callable[..., float] | None = None
     seed: int = 0
     progress: Progress = field(default=SILENT, compare=False)

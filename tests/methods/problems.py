@@ -122,6 +122,25 @@ class TinySpace:
         return np.where(missing, -1, order), np.where(missing, 0, best).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class TinyDonor:
+    """A model with the target's tokens under other ids."""
+
+    vocab: object
+    rows: torch.Tensor
+
+    def table(self, role):
+        return MemoryTable(self.rows if role == "input" else -self.rows)
+
+
+def make_donor(tokens=NEW, width=5, rows=None):
+    """Tokens in reverse order after three of its own; a token's row depends on its bytes alone."""
+    own = (b"own1", b"own2", None, *reversed(tokens))
+    if rows is None:
+        rows = torch.from_numpy(np.stack([2 * vector(token, width) + 0.5 for token in own]))
+    return TinyDonor(byte_vocab(own), rows)
+
+
 def make_problem(old=OLD, new=NEW, *, role="input", width=8, seed=0, dtype=torch.float32, table=None, **more):
     alignment = align(old, new)
     if table is None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.methods.problems import NEW, OLD, make_problem
+from tests.methods.problems import NEW, OLD, make_donor, make_problem
 from tokenadapt.methods import METHODS, Chosen
 from tokenadapt.methods.make import make_rows, run
 from tokenadapt.plan import MemoryTable, Plan, build_table, missing_rows
@@ -23,6 +23,8 @@ def rows_of(problem, name):
 
 def world(name, **options):
     """The problem with whatever else the method needs."""
+    if "donor" in METHODS[name].needs:
+        options["donor"] = make_donor(options.get("new", NEW))
     return make_problem(**options)
 
 

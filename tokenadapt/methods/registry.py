@@ -79,6 +79,21 @@ METHODS: Final[dict[str, Method]] = {
             ("space",),
             "hybrid",
         ),
+        Method(
+            "clp",
+            "copied rows by a donor's cosines",
+            "Ostendorff and Rehm 2023, arXiv:2301.09626 (CLP-Transfer)",
+            ("donor",),
+            "clp",
+        ),
+        Method(
+            "omp",
+            "sparse sum of copied rows, found in a donor's space",
+            "Goddard and Fernandes Neto 2025, arXiv:2506.06607",
+            ("donor",),
+            "omp",
+        ),
+        Method("sava", "a donor's row, mapped by a fit on copied tokens", "arXiv:2504.17025", ("donor",), "sava"),
     )
 }
 
