@@ -26,7 +26,7 @@ from tokenadapt.errors import RequestError
 FILE: Final = "transplant.json"
 VERSION: Final = 1
 _HASHED: Final = (*TOKENIZER_FILES, "config.json", "generation_config.json", "transplant.plan")
-_SECRET: Final = re.compile(r"(hf_|sk-)[A-Za-z0-9]{8,}|token=[^&\s]+|://[^/\s]*@", re.IGNORECASE)
+_SECRET: Final = re.compile(r"(hf_|sk-)[A-Za-z0-9]{8,}|token=[^&\s\"]+|://[^/\s\"]*@", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

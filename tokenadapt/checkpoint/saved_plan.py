@@ -99,7 +99,7 @@ def save_plan(
         "notes": {str(number): note for number, note in sorted(alignment.notes.items())},
         "spelled_alike": alignment.spelled_alike,
     }
-    written = save(tensors, {"format": "np", "tokenadapt": json.dumps(about, sort_keys=True, default=str)})
+    written = save(tensors, {"tokenadapt": json.dumps(about, sort_keys=True, default=str)})
     path.write_bytes(written)  # save_file would make it readable by its owner only
 
 
