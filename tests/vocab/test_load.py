@@ -108,6 +108,36 @@ def test_what_transformers_rebuilds_is_taken_and_said(tmp_path):
     assert "pre-tokenizer" in folder.notes[0]
 
 
+def test_a_sentencepiece_folder_that_transformers_reads_otherwise_is_noted(sentencepiece_file, tmp_path):
+    """transformers gives no leading space to a text that has one; SentencePiece adds its own."""
+    file = sentencepiece_file("bpe-identity", **SETTINGS["bpe-identity"])
+    shutil.copy(file, tmp_path / "tokenizer.model")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    folder, alone = load_tokenizer(str(tmp_path)), load_tokenizer(str(tmp_path / "tokenizer.model"))
+    assert "cuts some text otherwise" in folder.notes[0]
+    assert alone.notes == ()
+
+
+def test_stale_files_beside_tokenizer_json_are_not_read(tmp_path):
+    """Trap 18."""
+    tokenizer, stale = tiny_tokenizer("bytelevel-bpe"), tiny_tokenizer("bytelevel-bpe", 300, ("zz yy xx",))
+    tokenizer.save_pretrained(tmp_path)
+    stale.backend_tokenizer.model.save(str(tmp_path))  # vocab.json and merges.txt
+    (tmp_path / "tokenizer.model").write_bytes(b"stale")
+    assert {"vocab.json", "merges.txt"} <= {path.name for path in tmp_path.iterdir()}
+    assert load_tokenizer(str(tmp_path)).fast.encode(LINES[0]) == tokenizer.encode(LINES[0])
+
+
+def test_truncation_and_padding_of_a_past_call_are_off(tmp_path):
+    tokenizer = tiny_tokenizer("bytelevel-bpe")
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.enable_truncation(2)
+    backend.enable_padding(length=9)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(str(tmp_path))
+    assert loaded.backend.encode(LINES[0]).ids == tokenizer.encode(LINES[0])
+
+
 def test_tiktoken_ranks(tmp_path):
     """Ranks of the bytes a, b, c, space, then ab, abc: `abcab` is abc, ab."""
     ranks = [b"a", b"b", b"c", b" ", b"ab", b"abc"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,12 @@ from tokenizers import Tokenizer
 
 from tokenadapt.errors import RequestError
 from tokenadapt.locate import locate
-from tokenadapt.vocab.components import Part, same_tokens
+from tokenadapt.vocab.rebuilt import differences
 from tokenadapt.vocab.spm import read_sentencepiece
 from tokenadapt.vocab.tiktoken import read_tiktoken
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-log = logging.getLogger(__name__)
 
 _ROLES: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _SAVED: Final = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tekken.json")
@@ -136,7 +133,7 @@ def _from_folder(spec: str, path: Path, trust_remote_code: bool) -> LoadedTokeni
             "Choose a tokenizer with a tokenizer.json.",
         )
     fast.init_kwargs.pop("local_files_only", None)  # else it is saved with the tokenizer
-    return LoadedTokenizer(spec, path, fast, _notes(path, fast))
+    return LoadedTokenizer(spec, path, fast, differences(path, fast))
 
 
 def _unreadable(spec: str, path: Path, error: Exception) -> RequestError:
@@ -152,23 +149,3 @@ def _unreadable(spec: str, path: Path, error: Exception) -> RequestError:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:300]
-
-
-def _notes(path: Path, fast: PreTrainedTokenizerFast) -> tuple[str, ...]:
-    """Where the class that transformers chose runs other components than the file describes."""
-    file = path / "tokenizer.json"
-    if not file.is_file():
-        return ()
-    state = json.loads(file.read_text(encoding="utf-8"))
-    state["model"], state["added_tokens"] = {"type": "BPE", "vocab": {}, "merges": []}, []
-    written = Tokenizer.from_str(json.dumps({**state, "post_processor": None}))
-    parts: tuple[Part, ...] = ("normalizer", "pre_tokenizer")
-    changed = [part for part in parts if not same_tokens(written, fast.backend_tokenizer, part)]
-    if not changed:
-        return ()
-    note = (
-        f"transformers runs another {' and '.join(changed).replace('_', '-')} than {file} describes "
-        f"(class {type(fast).__name__}); name the file itself to take what it describes."
-    )
-    log.warning(note)
-    return (note,)
