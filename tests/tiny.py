@@ -76,15 +76,21 @@ def _without_byte_specials(made: Tokenizer) -> Tokenizer:
 def tiny_model(
     rows: int, *, tied: bool = True, width: int = 32, layers: int = 2, seed: int = 0, **config: object
 ) -> LlamaForCausalLM:
-    """A random two-layer Llama with `rows` rows in its tables."""
+    """A random two-layer Llama with `rows` rows in its tables.
+
+    As in a trained model its states share a direction: without one, no row could be improbable at every state.
+    """
     torch.manual_seed(seed)
-    return LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=rows, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=tied,
             bos_token_id=1, eos_token_id=2, pad_token_id=3, **config,
         )
     )  # fmt: skip
+    with torch.no_grad():
+        model.get_input_embeddings().weight += 0.1 * torch.randn(width)
+    return model
 
 
 def save_tiny(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +26,13 @@ from tokenadapt.checkpoint.tokenizer_files import FILES as TOKENIZER_FILES
 from tokenadapt.checkpoint.tokenizer_files import write_tokenizer
 from tokenadapt.checkpoint.writer import write_checkpoint_tensors
 from tokenadapt.checkpoint.written import NewTable, WrittenTensors
-from tokenadapt.making import Choice, MadeRole, make_bias
+from tokenadapt.making import Job, MadeRole, make_bias
 from tokenadapt.methods.registry import find
-from tokenadapt.overlap import Overlap
 from tokenadapt.plan import Role
 from tokenadapt.progress import SILENT, Progress
-from tokenadapt.recipe import TransplantOptions
-from tokenadapt.setting import Setting
 from tokenadapt.vocab import id_map
 
 _NOT_RECORDED = frozenset({"model", "tokenizer", "output", "method", "output_method", "seed", "push_to_hub", "public"})
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the writer of a result must know besides the rows."""
-
-    setting: Setting
-    options: TransplantOptions
-    choice: Choice
-    overlap: Overlap
 
 
 def assemble(job: Job, made: tuple[MadeRole, ...], staging: Path, progress: Progress = SILENT) -> Manifest:
@@ -68,7 +54,7 @@ def assemble(job: Job, made: tuple[MadeRole, ...], staging: Path, progress: Prog
             {one.role: one.made for one in made},
             source=setting.source,
             target=setting.target,
-            methods=_methods(job.choice),
+            methods={role: str(chosen) for role, chosen in job.choice.methods.items()},
             calibration=job.choice.calibration,
             options={"tied": setting.tied, "fallback": str(job.choice.fallback)},
         )
@@ -136,10 +122,6 @@ def _write_configurations(job: Job, staging: Path) -> Translated:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-
-
-def _methods(choice: Choice) -> dict[Role, str]:
-    return {role: str(chosen) for role, chosen in choice.methods.items()}
 
 
 def _manifest(job: Job, translated: Translated, written: WrittenTensors, staging: Path) -> Manifest:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from tokenadapt.checkpoint.verify.running import bytes_in_memory, free_memory
 from tokenadapt.finishing import add_bias, calibrate_norms
 from tokenadapt.forward import Sampling
 from tokenadapt.methods import Chosen, parse_method
 from tokenadapt.methods.make import make_rows
 from tokenadapt.methods.registry import find
 from tokenadapt.model import SourceModel
+from tokenadapt.overlap import Overlap
 from tokenadapt.plan import Dense, MemoryTable, Model, Plan, Problem, Role, Space, Table, build_table
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.recipe import TransplantOptions
@@ -66,6 +68,17 @@ class MadeRole:
         return build_table(self.old, self.alignment, self.made, self.unused, dtype=self.dtype)
 
 
+@dataclass(frozen=True)
+class Job:
+    """One transplant: its inputs, what was asked for, and by which rule rows are made."""
+
+    setting: Setting
+    options: TransplantOptions
+    choice: Choice
+    overlap: Overlap
+    rows: Callable[[Problem], Plan | Dense] | None = None  # instead of the methods: a saved plan
+
+
 def choose(options: TransplantOptions, roles: tuple[Role, ...]) -> Choice:
     """Parse the methods that were asked for; a wrong name fails here, before anything is read."""
     main = parse_method(options.method)
@@ -95,15 +108,14 @@ def source_model(setting: Setting, options: TransplantOptions, progress: Progres
     )
 
 
-def make(
-    setting: Setting, choice: Choice, options: TransplantOptions, model: Model, progress: Progress = SILENT
-) -> tuple[MadeRole, ...]:
+def make(job: Job, model: Model, progress: Progress = SILENT) -> tuple[MadeRole, ...]:
     """New rows for every role of the output."""
-    space = _space(setting, options, model, progress) if choice.needs_space else None
-    return tuple(_make_role(setting, choice, options, model, space, role, progress) for role in setting.roles)
+    space = _space(job, model, progress) if job.rows is None and job.choice.needs_space else None
+    return tuple(_make_role(job, model, space, role, progress) for role in job.setting.roles)
 
 
-def _space(setting: Setting, options: TransplantOptions, model: Model, progress: Progress) -> Space:
+def _space(job: Job, model: Model, progress: Progress) -> Space:
+    setting, options = job.setting, job.options
     return open_space(
         options.space,
         source=setting.source,
@@ -117,15 +129,8 @@ def _space(setting: Setting, options: TransplantOptions, model: Model, progress:
     )
 
 
-def _make_role(
-    setting: Setting,
-    choice: Choice,
-    options: TransplantOptions,
-    model: Model,
-    space: Space | None,
-    role: Role,
-    progress: Progress,
-) -> MadeRole:
+def _make_role(job: Job, model: Model, space: Space | None, role: Role, progress: Progress) -> MadeRole:
+    setting, options, choice = job.setting, job.options, job.choice
     old = setting.checkpoint.table(role)
     problem = Problem(
         source=setting.source,
@@ -142,14 +147,21 @@ def _make_role(
     )
     named = "tied" if setting.tied else role
     with progress.stage(f"make {named} rows by {choice.methods[role]}"):
-        made = make_rows(problem, choice.methods[role], choice.fallback)
+        made = job.rows(problem) if job.rows else make_rows(problem, choice.methods[role], choice.fallback)
         if choice.calibrate_norm:
             made = calibrate_norms(problem, made)
         if choice.bias_per_piece and role == "output":
             made = add_bias(problem, made, choice.bias_per_piece)
-    unused = unused_rows(problem, tied=setting.tied)
+    unused = unused_rows(problem, tied=setting.tied, run_model=_will_run(job))
     dtype = getattr(torch, options.dtype) if options.dtype else old.dtype
     return MadeRole(role, old, made, unused, setting.alignment, dtype)
+
+
+def _will_run(job: Job) -> bool:
+    """Whether the checks will run the source model in any case, so that its states cost little more."""
+    if job.options.verify not in ("auto", "full") or not len(job.setting.alignment.unused):
+        return False
+    return bytes_in_memory(job.setting.checkpoint, torch.float32) <= free_memory() // 2
 
 
 def _corpus(options: TransplantOptions, progress: Progress) -> Callable[[], Iterator[str]] | None:

@@ -12,24 +12,26 @@ from torch import Tensor
 from tokenadapt.errors import TokenAdaptError
 from tokenadapt.finishing import bias_direction
 from tokenadapt.methods.statistics import blocks, mean_row
-from tokenadapt.plan import BLOCK_ROWS, Model, Problem, Table
+from tokenadapt.plan import BLOCK_ROWS, Problem, Table
 from tokenadapt.spaces.undertrained import undertrained
 from tokenadapt.vocab.types import Ids
 
 LOWEST: Final = 16  # old rows whose mean is the start
+READING: Final = 6  # tokens of the longest run that is read for its states
 STATES: Final = 512  # states on which probabilities are compared
 STEPS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # nats by which the row may be lowered
 ENOUGH: Final = -23.0  # log-probability of one id, e^-23 = 1e-10, that leaves room for ten thousand of them
 
 
-def unused_rows(problem: Problem, *, tied: bool = False) -> Tensor:
+def unused_rows(problem: Problem, *, tied: bool = False, run_model: bool = False) -> Tensor:
     """The row of every unused id: (D,) float32.
 
     Output, and tied: the mean of the old rows of lowest mean logit over the model's own states, under-trained ones
     where there are any, lowered along the direction in which all states agree. Zero would not do (its logit is 0,
     which often wins), nor a random row. Untied input, which nothing reads: the mean row.
 
-    Where the model has not written its samples for another reason, the mean row of the table tells: training pushes
+    States are the model's own texts where it has written them for another reason; with `run_model` those of a short
+    reading of its own vocabulary. Where there are none, the mean row of the table tells: training pushes
     the rows of all tokens that do not come next away from every state, so that they share a direction, and the
     farther a row lies along it, the less likely its token: the mean of the farthest had at most 1e-7 of the
     probability at any state of two Llamas of 15M and 135M parameters, where zero had 1e-2. Pushed farther along it,
@@ -40,9 +42,9 @@ def unused_rows(problem: Problem, *, tied: bool = False) -> Tensor:
     ids = ids if len(ids) else np.arange(min(table.shape[0], len(vocab)))
     if problem.role == "input" and not tied:
         return torch.from_numpy(mean_row(table, ids)).float()
-    states = _states(problem.model)
+    states = _states(problem, run_model)
     direction = mean_row(table, ids) if states is None else -states.double().mean(0).numpy()
-    pool = undertrained(table, vocab, "input" if tied else "output")
+    pool = undertrained(table, vocab)
     pool = pool if len(pool) else ids
     far = _along(table, pool, direction)
     lowest = pool[np.argsort(-far, kind="stable")[:LOWEST]]
@@ -55,14 +57,24 @@ def unused_bias(bias: Tensor) -> float:
     return float(bias.float().min()) + ENOUGH
 
 
-def _states(model: Model | None) -> Tensor | None:
-    """States of the model's own texts, where it has written them already or is no model of ours."""
-    if model is None or not getattr(model, "ready", True):
+def _states(problem: Problem, run_model: bool) -> Tensor | None:
+    """What the head reads: over the model's own texts where they are written already, else over a short reading."""
+    model = problem.model
+    if model is None:
+        return None
+    ready = getattr(model, "ready", True)
+    if not ready and (not run_model or getattr(model, "kind", "causal") != "causal"):
         return None
     try:
-        return model.final_states()
+        return model.final_states() if ready else torch.from_numpy(model.states(_readings(problem), [1.0])[:, 0])
     except TokenAdaptError:
         return None
+
+
+def _readings(problem: Problem) -> list[list[int]]:
+    """Short runs of the source's own tokens, drawn by the seed: states of many kinds for one small forward pass."""
+    drawn = np.random.default_rng(problem.seed).choice(problem.ordinary, (STATES, READING))
+    return [row[: 1 + number % READING].tolist() for number, row in enumerate(drawn)]
 
 
 def _along(table: Table, ids: Ids, direction: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from tokenadapt.cli.session import Session, table
 if TYPE_CHECKING:
     from tokenadapt.estimate import Estimate
     from tokenadapt.overlap import Overlap
-    from tokenadapt.transplant import Outcome
+    from tokenadapt.outcome import Outcome
 
 REASONS = {
     "copied": "copied: the same bytes",
