@@ -160,7 +160,22 @@ def test_bad_input_is_refused_with_a_hint(tmp_path):
     (tmp_path / "noise.model").write_bytes(bytes(range(256)) * 4)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "tokenizer.json").write_text("{}")
-    names = ("absent", "empty", "other", "vocab.json", "broken.json", "odd.json", "noise.model", "broken")
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings" / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    shutil.copytree(tmp_path / "settings", tmp_path / "torn")
+    (tmp_path / "torn" / "tokenizer.model").write_bytes(b"\x00garbage")
+    names = (
+        "settings",
+        "torn",
+        "absent",
+        "empty",
+        "other",
+        "vocab.json",
+        "broken.json",
+        "odd.json",
+        "noise.model",
+        "broken",
+    )
     for name in names:
         with pytest.raises(RequestError) as caught:
             load_tokenizer(str(tmp_path / name))
@@ -174,6 +189,7 @@ def test_code_of_a_repository_is_not_run(tmp_path):
     (tmp_path / "mine.py").write_text(f"open({str(marker)!r}, 'w')\nclass Mine: pass\n")
     config = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "vocab.txt").write_text("a\n")
     with pytest.raises(RequestError, match="run code") as caught:
         load_tokenizer(str(tmp_path))
     assert "--trust-remote-code" in caught.value.hint

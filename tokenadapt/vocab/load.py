@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _ROLES: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
-_SAVED: Final = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tekken.json")
-_FILES: Final = (*_SAVED, "tokenizer.model", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
+_VOCABULARIES: Final = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json")
+_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 _HINT: Final = "Name a folder, a Hub id, a tokenizer.json or a SentencePiece .model file."
 
 
@@ -45,7 +45,8 @@ class LoadedTokenizer:
         """The tokenizer's files by name, as far as they exist: those of the folder, or the one file that was named."""
         if self.path.is_file():
             return {self.path.name: self.path}
-        return {name: self.path / name for name in _FILES if (self.path / name).is_file()}
+        names = (*_VOCABULARIES, "tokenizer.model", *_SETTINGS)
+        return {name: self.path / name for name in names if (self.path / name).is_file()}
 
 
 def load_tokenizer(spec: str, *, revision: str | None = None, trust_remote_code: bool = False) -> LoadedTokenizer:
@@ -116,11 +117,12 @@ def _conventional_roles(backend: Tokenizer, state: dict[str, Any]) -> dict[str, 
 def _from_folder(spec: str, path: Path, trust_remote_code: bool) -> LoadedTokenizer:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    saved = any((path / name).is_file() for name in _SAVED)
+    saved = any((path / name).is_file() for name in _VOCABULARIES)
     bare = sorted([*path.glob("*.model"), *path.glob("*.tiktoken")])
-    if not saved and not bare:
-        raise RequestError(f"The folder {spec} holds no tokenizer.", _HINT)
-    if not saved and not (path / "config.json").is_file():
+    if not saved and not bare:  # transformers would make an empty tokenizer of a configuration
+        raise RequestError(f"The folder {spec} holds no vocabulary of a tokenizer.", _HINT)
+    configured = any((path / name).is_file() for name in ("tokenizer_config.json", "config.json"))
+    if not saved and not configured:
         named = path / "tokenizer.model"
         return _from_file(spec, named if named in bare else bare[0])
     try:
@@ -143,6 +145,9 @@ def _unreadable(spec: str, path: Path, error: Exception) -> RequestError:
             f"The tokenizer of {spec} wants to run code from its own folder.",
             f"Read that code and pass --trust-remote-code if you trust it, {remedy}or choose another tokenizer.",
         )
+    for file in path.glob("*.model"):
+        if read_sentencepiece(file) is None and read_tiktoken(file) is None:
+            return RequestError(f"{file} is damaged: it is neither a SentencePiece nor a tiktoken file.", _HINT)
     return RequestError(f"The tokenizer of {spec} cannot be loaded: {_first_line(error)}", _HINT)
 
 
