@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from tests.training.conftest import story
 from tokenadapt.documents import Document
-from tokenadapt.training.bpe import Merges, train_words
+from tokenadapt.training.bpe import ALPHABET, Merges, train_words
 from tokenadapt.training.counts import Counts, Cut
 from tokenadapt.training.presets import PRESETS, digit_pattern, stretch_state, word_state
-from tokenadapt.training.spelling import ALPHABET, spell, unspell
+
 from tokenadapt.training.supertokens import TwoStage, is_allowed, reachable, train_two_stage, whole_graphemes
 from tokenadapt.training.symbols import FIRST_SYMBOL, rewrite
+from tokenadapt.vocab.letters import from_letters, to_letters
 
 
 def counted(cut: Cut, *texts: str) -> Counts:
@@ -38,7 +39,7 @@ def apply(merges, tokens: list[str]) -> list[str]:
 
 def oracle(first: Merges, pieces: Counter[str], more: int, least: int) -> list[tuple[str, str]]:
     """An independent trainer: recount everything after every merge; ties go to the pair of lowest ids."""
-    words = [(apply(first.merges, list(spell(piece.encode()))), count) for piece, count in pieces.items()]
+    words = [(apply(first.merges, list(to_letters(piece.encode()))), count) for piece, count in pieces.items()]
     order = {token: index for index, token in enumerate(first.tokens)}
     learnt: list[tuple[str, str]] = []
     while len(order) < len(first.tokens) + more:
@@ -87,10 +88,10 @@ def test_the_second_stage_agrees_with_an_independent_trainer(seed):
     # the rules set aside: every merge is kept, so the two lists must be the same
     both, _ = train_two_stage(counts, words, 360, TwoStage(transition=300 / 360, max_words=10**6))
     allowed = Merges(ALPHABET, (*first.merges, *expected)).without(
-        lambda token: token not in first.tokens and not is_allowed(unspell(token), 10**6)
+        lambda token: token not in first.tokens and not is_allowed(from_letters(token), 10**6)
     )
     assert both.merges == reachable(allowed).first(360).merges
-    assert sum(len(unspell(left + right).split()) > 1 for left, right in both.merges) > 10
+    assert sum(len(from_letters(left + right).split()) > 1 for left, right in both.merges) > 10
 
 
 def test_rewriting_is_bpe_over_the_whole_stretch():
@@ -101,7 +102,7 @@ def test_rewriting_is_bpe_over_the_whole_stretch():
     tokens = model.tokens
     text = rewrite(model, counts).symbols.tobytes().decode("utf-32-le").split("\n")
     for (piece, _), symbols in zip(counts.ordered(), text, strict=False):
-        assert [tokens[ord(s) - FIRST_SYMBOL] for s in symbols] == apply(model.merges, list(spell(piece.encode())))
+        assert [tokens[ord(s) - FIRST_SYMBOL] for s in symbols] == apply(model.merges, list(to_letters(piece.encode())))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def model():
 
 
 def test_supertokens_keep_their_rules(model):
-    supertokens = [data for data in map(unspell, model.tokens) if len(data.decode(errors="replace").split()) > 1]
+    supertokens = [data for data in map(from_letters, model.tokens) if len(data.decode(errors="replace").split()) > 1]
     assert len(supertokens) > 30
     for data in supertokens:
         text = data.decode()

@@ -22,6 +22,8 @@ from tokenadapt.errors import Terminated, TokenAdaptError
 # name -> module:function
 COMMANDS: Final[dict[str, str]] = {
     "transplant": "tokenadapt.cli.transplant:transplant",
+    "apply-plan": "tokenadapt.cli.apply_plan:apply_plan",
+    "explain": "tokenadapt.cli.explain:explain",
     "train-tokenizer": "tokenadapt.cli.train_tokenizer:train_tokenizer",
     "count": "tokenadapt.cli.count:count",
     "compare-tokenizers": "tokenadapt.cli.compare_tokenizers:compare_tokenizers",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.training.counts import Counts
 from tokenadapt.training.engine import run_job
-from tokenadapt.training.spelling import ALPHABET, spell
 from tokenadapt.training.worker import Job
+from tokenadapt.vocab.letters import BYTE_OF_LETTER, to_letters
 
 Merge = tuple[str, str]
+ALPHABET: Final = tuple(sorted(BYTE_OF_LETTER))  # the trainers' order: by code point
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def train_words(
     counts: Counts, size: int, *, min_frequency: int = 2, name: str = "merges", progress: Progress = SILENT
 ) -> Merges:
     """Byte-level BPE of `size` tokens (or fewer, where the corpus gives no more) on word counts."""
-    spelled = [(spell(piece.encode()), count) for piece, count in counts.ordered()]
+    spelled = [(to_letters(piece.encode()), count) for piece, count in counts.ordered()]
     job = Job(
         "bpe", [word for word, _ in spelled], [count for _, count in spelled], size, ALPHABET,
         min_frequency=min_frequency,

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from tokenadapt.errors import RequestError, TokenAdaptError
 from tokenadapt.progress import SILENT, Progress
+from tokenadapt.training.spm import SentencePieceJob
 from tokenadapt.training.worker import Job
 
 PAIR_LIMIT: Final = 2**31 - 1  # the stock trainer counts pairs in signed 32 bits
-PIECE_LIMIT: Final = 2**32 - 1  # and the Unigram trainer counts pieces in unsigned 32 bits
 
 
-def run_job(job: Job, *, name: str = "merges", progress: Progress = SILENT) -> dict[str, Any]:
+def run_job(job: Job | SentencePieceJob, *, name: str = "merges", progress: Progress = SILENT) -> dict[str, Any]:
     """The trained model as tokenizer.json writes it; the process is ended at once on any interrupt.
 
     Raises RequestError where a counter would overflow, TokenAdaptError where the trainer fails.
@@ -31,7 +31,7 @@ def run_job(job: Job, *, name: str = "merges", progress: Progress = SILENT) -> d
         (folder / "job.pickle").write_bytes(pickle.dumps(job))
         command = [sys.executable, "-m", "tokenadapt.training.worker", str(folder)]
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(job)
+            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
         ) as process:
             try:
                 said = _follow(process, job, name, progress)
@@ -45,15 +45,15 @@ def run_job(job: Job, *, name: str = "merges", progress: Progress = SILENT) -> d
         return model
 
 
-def _environment(job: Job) -> dict[str, str]:
-    """The child's environment: this package first, and threads only where they cannot change the result."""
+def _environment() -> dict[str, str]:
+    """The child's environment: this package first, and threads, which change no result."""
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-    parallel = "false" if job.trainer == "unigram" else os.environ.get("TOKENIZERS_PARALLELISM", "true")
+    parallel = os.environ.get("TOKENIZERS_PARALLELISM", "true")
     return {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": parallel}
 
 
-def _follow(process: subprocess.Popen[str], job: Job, name: str, progress: Progress) -> list[str]:
+def _follow(process: subprocess.Popen[str], job: Job | SentencePieceJob, name: str, progress: Progress) -> list[str]:
     """Read the trainer's progress lines until it ends; returns what it said besides, the last lines."""
     assert process.stderr is not None
     said: list[str] = []
@@ -71,17 +71,14 @@ def _follow(process: subprocess.Popen[str], job: Job, name: str, progress: Progr
     return said
 
 
-def check_counters(job: Job) -> None:
+def check_counters(job: Job | SentencePieceJob) -> None:
     """Refuse a corpus whose counts could overflow the stock trainer's counters.
 
     No pair of tokens is more frequent than the pair of letters at its seam, and merges only lower counts: so the
     most frequent pair of neighbouring letters bounds everything that is counted.
     """
-    largest = max(job.counts, default=0)
-    if job.trainer == "unigram":
-        if largest > PIECE_LIMIT:
-            raise _overflow(largest, PIECE_LIMIT)
-        return
+    if isinstance(job, SentencePieceJob):
+        return  # 64 bits wide
     letters = sum(len(word) * count for word, count in zip(job.words, job.counts, strict=True))
     if letters <= PAIR_LIMIT:
         return
@@ -91,11 +88,7 @@ def check_counters(job: Job) -> None:
             pairs[word[at : at + 2]] += count
     worst = max(pairs.values(), default=0)
     if worst > PAIR_LIMIT:
-        raise _overflow(worst, PAIR_LIMIT)
-
-
-def _overflow(found: int, limit: int) -> RequestError:
-    return RequestError(
-        f"The corpus holds one pair {found:,} times; the trainer counts to {limit:,} and would overflow silently.",
-        "Train on a sample of the corpus: --sample-bytes.",
-    )
+        raise RequestError(
+            f"The corpus holds one pair {worst:,} times; the trainer would overflow silently above {PAIR_LIMIT:,}.",
+            "Train on a sample of the corpus: --sample-bytes.",
+        )

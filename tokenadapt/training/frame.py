@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from tokenadapt.errors import RequestError
 from tokenadapt.training.options import TrainingOptions
 from tokenadapt.training.presets import State, digit_pattern, stretch_state, word_state
 
@@ -25,6 +26,7 @@ class Frame:
     `words` cuts text for ordinary merges, `final` is what the finished tokenizer cuts with: the same, or stretches.
     """
 
+    kind: str  # bpe, unigram, wordpiece, char-bpe, char-unigram, sp-bpe, sp-unigram
     words: State | None
     final: State | None
     normalizer: State | None = None
@@ -35,6 +37,7 @@ class Frame:
     chat_template: str | None = None
     model_max_length: int | None = None
     notes: tuple[str, ...] = ()
+    model: State = field(default_factory=dict)  # settings of the model, without its vocabulary
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -60,11 +63,50 @@ def with_specials(frame: Frame, options: TrainingOptions) -> Frame:
     return replace(frame, added=added, roles=roles)
 
 
-def byte_level_frame(options: TrainingOptions) -> Frame:
+def byte_level_frame(options: TrainingOptions, kind: str = "bpe") -> Frame:
     """The frame of a byte-level tokenizer from a preset: lossless for every string."""
     roles = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PADDING}
     words = word_state(options.pre_tokenizer)
-    return with_specials(Frame(words, words, decoder=BYTE_DECODER, roles=roles), options)
+    return with_specials(Frame(kind, words, words, decoder=BYTE_DECODER, roles=roles), options)
+
+
+def wordpiece_frame(options: TrainingOptions) -> Frame:
+    """BERT's frame, cased: cleans control characters, cuts at punctuation, gives single blanks back."""
+    roles = {
+        "unk_token": "[UNK]",
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
+    roles["unk_token"] = options.unk or "[UNK]"
+    token = {name: {"SpecialToken": {"id": name, "type_id": 0}} for name in ("[CLS]", "[SEP]")}
+    text, second = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
+    template = {
+        "type": "TemplateProcessing",
+        "single": [token["[CLS]"], text, token["[SEP]"]],
+        "pair": [token["[CLS]"], text, token["[SEP]"], second, {"SpecialToken": {"id": "[SEP]", "type_id": 1}}],
+        "special_tokens": {name: {"id": name, "ids": [], "tokens": [name]} for name in token},
+    }
+    normalizer = {
+        "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": False,
+        "lowercase": False,
+    }  # fmt: skip
+    words = {"type": "BertPreTokenizer"}
+    decoder = {"type": "WordPiece", "prefix": "##", "cleanup": False}
+    return with_specials(Frame("wordpiece", words, words, normalizer, decoder, template, roles=roles), options)
+
+
+def sentencepiece_frame(options: TrainingOptions) -> Frame:
+    """Only what is counted and which special tokens there are: the rest is in the model file that training gives."""
+    names = {"unk": "<unk>", "bos": "<s>", "eos": "</s>", "pad": "<pad>"}
+    roles = {f"{role}_token": getattr(options, role) or name for role, name in names.items()}
+    if len(set(roles.values())) < len(roles):
+        raise RequestError(
+            "SentencePiece needs four different tokens for unk, bos, eos and pad.", "Rename one of them."
+        )
+    words = word_state(options.pre_tokenizer)
+    return with_specials(Frame(str(options.type), words, None, roles=roles), options)
 
 
 def stretched(frame: Frame) -> Frame:

@@ -21,7 +21,7 @@ class TrainingOptions:
     output: str
     vocab_size: int
     counts: tuple[str, ...] = ()
-    type: str = "bpe"
+    type: str | None = None  # the family of --like, else bpe
     pre_tokenizer: str = "llama3"
     like: str | None = None
     extend: str | None = None
@@ -50,17 +50,18 @@ class TrainingOptions:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("--type", self.type, TYPES)
+        if self.type is not None:
+            _one_of("--type", self.type, TYPES)
         if self.supertokens is not None:
             _one_of("--supertokens", self.supertokens, SUPERTOKENS)
-            if self.type != "bpe":
+            if self.type not in (None, "bpe"):
                 raise RequestError(f"Supertokens are made of merges; --type {self.type} has none.", "Use --type bpe.")
         _one_of("--length-unit", self.length_unit, ("characters", "words"))
         if bool(self.corpora) == bool(self.counts):
             raise RequestError("Exactly one of corpora and --counts is needed.", "Name a corpus, or a counts file.")
         if self.like is not None and self.extend is not None:
             raise RequestError("--like and --extend exclude each other.", "--extend keeps all that --like takes.")
-        if self.extend is not None and (self.type != "bpe" or self.supertokens == "stochastic"):
+        if self.extend is not None and (self.type not in (None, "bpe") or self.supertokens == "stochastic"):
             raise RequestError("--extend continues merges, on its own or two-stage.", "Leave the other option out.")
         if not 0 < self.transition < 1:
             raise RequestError(f"--transition is {self.transition}.", "Give a share between 0 and 1, such as 0.9.")

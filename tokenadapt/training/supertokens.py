@@ -18,9 +18,9 @@ from tokenadapt.progress import SILENT, Progress
 from tokenadapt.training.bpe import Merges, train_words
 from tokenadapt.training.counts import Counts, Cut
 from tokenadapt.training.engine import run_job
-from tokenadapt.training.spelling import unspell
 from tokenadapt.training.symbols import FIRST_SYMBOL, rewrite
 from tokenadapt.training.worker import Job
+from tokenadapt.vocab.letters import from_letters
 
 _GRAPHEME: Final = regex.compile(r"\X")
 
@@ -68,7 +68,9 @@ def continue_merges(first: Merges, counts: Counts, size: int, rules: TwoStage, p
             least = max(rules.min_frequency, least // 3)
             continue
         kept = reachable(
-            whole.without(lambda token: token not in ordinary and not is_allowed(unspell(token), rules.max_words)),
+            whole.without(
+                lambda token: token not in ordinary and not is_allowed(from_letters(token) or b"", rules.max_words)
+            ),
             len(first.merges),
         ).first(size)
         if len(kept.tokens) >= size or len(whole.tokens) < asked or surplus > 4:

@@ -19,12 +19,12 @@ from tokenadapt.errors import RequestError
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.training.bpe import Merges
 from tokenadapt.training.counts import Counts
-from tokenadapt.training.spelling import LETTER, spell
 from tokenadapt.training.worker import BLANK
+from tokenadapt.vocab.letters import LETTER_OF_BYTE, to_letters
 
 FIRST_SYMBOL: Final = 0x10000  # supplementary planes: 1,048,576 code points, no surrogate, no blank among them
 _END: Final = "\n"  # between pieces; no letter of the alphabet
-_SPACE: Final = LETTER[0x20]
+_SPACE: Final = LETTER_OF_BYTE[0x20]
 _BATCH: Final = 1 << 20  # letters at once
 
 
@@ -125,7 +125,7 @@ def _batches(items: Sequence[tuple[str, int]]) -> Iterable[list[str]]:
     batch: list[str] = []
     size = 0
     for piece, _ in items:
-        batch.append(spell(piece.encode()))
+        batch.append(to_letters(piece.encode()))
         size += len(batch[-1])
         if size >= _BATCH:
             yield batch

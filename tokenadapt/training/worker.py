@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tokenadapt.training.spm import SentencePieceJob, train_sentencepiece
+
 BLANK: Final = " "
 _REPLAY: Final = 1 << 16  # characters of one replayed text
 
@@ -24,7 +26,7 @@ _REPLAY: Final = 1 << 16  # characters of one replayed text
 class Job:
     """What a trainer gets: words (free of blanks) with their counts, and the trainer's options."""
 
-    trainer: str  # bpe, wordpiece or unigram
+    trainer: str  # bpe or wordpiece
     words: Sequence[str]
     counts: Sequence[int]
     vocab_size: int
@@ -62,12 +64,9 @@ def train(job: Job, progress_format: str = "silent") -> dict[str, Any]:
         "initial_alphabet": list(job.alphabet),
         "show_progress": False,
     }
-    if job.trainer == "unigram":
-        tokenizer = Tokenizer(models.Unigram())
-        trainer: Any = trainers.UnigramTrainer(**shared, max_piece_length=32)
-    elif job.trainer == "wordpiece":
+    if job.trainer == "wordpiece":
         tokenizer = Tokenizer(models.WordPiece(unk_token=job.special[0]))
-        trainer = trainers.WordPieceTrainer(**shared, min_frequency=job.min_frequency)
+        trainer: Any = trainers.WordPieceTrainer(**shared, min_frequency=job.min_frequency)
     else:
         tokenizer = Tokenizer(models.BPE())
         trainer = trainers.BpeTrainer(**shared, min_frequency=job.min_frequency, progress_format=progress_format)
@@ -87,7 +86,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job = pickle.loads((folder / "job.pickle").read_bytes())  # noqa: S301  # written by our parent a moment ago
-    model = train(job, progress_format="json")
+    model = train_sentencepiece(job) if isinstance(job, SentencePieceJob) else train(job, progress_format="json")
     (folder / "model.json").write_text(json.dumps(model), encoding="utf-8")
     os._exit(0)
 
