@@ -29,13 +29,38 @@ OLD = (
     "é".encode(),
     b"ing",
 )
-NEW = (None, b"there", b"the", b" there", b"the\xc3", b"in", "thé".encode(), b"rein", b"\xff", b"theing", None)
+NEW = (
+    None,
+    b"there",
+    b"the",
+    b" there",
+    b"the\xc3",
+    b"in",
+    "thé".encode(),
+    b"rein",
+    b"\xff",
+    b"theing",
+    None,
+    b"re",
+    b"ing",
+)
 
 
 def byte_vocab(tokens):
     kinds = [Kind.SPECIAL if token is None else Kind.ORDINARY for token in tokens]
     texts = tuple("<s>" if token is None else token.decode("latin-1") for token in tokens)
-    return ByteVocab(tuple(tokens), np.array(kinds, np.uint8), texts, {}, _encode(tokens), _spell(tokens))
+    known = {token: index for index, token in enumerate(tokens) if token is not None}
+    merges = [
+        (i, known[token[n:]])
+        for token in sorted(known, key=lambda token: (len(token), known[token]))
+        for n in range(1, len(token))
+        for i in [known.get(token[:n], -1)]
+        if i >= 0 and token[n:] in known
+    ]
+    return ByteVocab(
+        tuple(tokens), np.array(kinds, np.uint8), texts, {}, _encode(tokens), _spell(tokens),
+        merges=np.array(merges, np.int64).reshape(-1, 2),
+    )  # fmt: skip
 
 
 def _spell(tokens):
@@ -139,6 +164,9 @@ def make_donor(tokens=NEW, width=5, rows=None):
     if rows is None:
         rows = torch.from_numpy(np.stack([2 * vector(token, width) + 0.5 for token in own]))
     return TinyDonor(byte_vocab(own), rows)
+
+
+TEXTS = ("there the in", "rein there", "theing there thé", "the there\xff thé in there", "in rein thein")
 
 
 def make_problem(old=OLD, new=NEW, *, role="input", width=8, seed=0, dtype=torch.float32, table=None, **more):

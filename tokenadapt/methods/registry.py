@@ -79,6 +79,14 @@ METHODS: Final[dict[str, Method]] = {
             ("space",),
             "hybrid",
         ),
+        Method("merge", "means down the target's merge tree", "Yamaguchi et al. 2024, arXiv:2406.11477", (), "merge"),
+        Method(
+            "align",
+            "mean over how running text is cut",
+            "Yamaguchi et al. 2024, arXiv:2406.11477",
+            ("corpus",),
+            "align",
+        ),
         Method(
             "clp",
             "copied rows by a donor's cosines",
