@@ -49,21 +49,28 @@ def test_too_few_unused_rows_say_nothing():
 def test_what_is_known_to_be_unused():
     tokens = [b"a", b"\xc0", b"\xff", b"\xe4", None, None, b"b"]
     kinds = [Kind.ORDINARY, Kind.BYTE, Kind.ORDINARY, Kind.BYTE, Kind.GAP, Kind.SPECIAL, Kind.ORDINARY]
-    assert known_unused(torch.eye(9), make_vocab(tokens, kinds)).tolist() == [1, 2, 4, 7, 8]
-    assert known_unused(torch.eye(2), make_vocab(tokens, kinds)).tolist() == [1]
+    assert known_unused(MemoryTable(torch.eye(9)), torch.zeros(9), make_vocab(tokens, kinds)).tolist() == [
+        1,
+        2,
+        4,
+        7,
+        8,
+    ]
+    assert known_unused(MemoryTable(torch.eye(2)), torch.zeros(2), make_vocab(tokens, kinds)).tolist() == [1]
 
 
 def test_reserved_special_tokens_are_known_by_their_equal_rows():
     tokens = [b"a", b"b", None, None, None, None, None, b"c"]
     rows = torch.eye(8)
     rows[2:6] = torch.tensor([0.0, 0, 1, 0, 0, 0, 1, 0])
-    assert known_unused(rows, make_vocab(tokens)).tolist() == [2, 3, 4, 5]
+    assert known_unused(MemoryTable(rows), torch.zeros(8), make_vocab(tokens)).tolist() == [2, 3, 4, 5]
 
 
 def test_distances_worked_by_hand():
     rows = torch.tensor([[1.0, 0], [0, 2], [-3, 0], [2, 2], [4, -4]])
     half = 0.5**0.5
-    np.testing.assert_allclose(indicator(rows, np.array([0])), [0, 1, 2, 1 - half, 1 - half], atol=1e-6)
+    found = indicator(MemoryTable(rows), torch.zeros(2), np.array([0]))
+    np.testing.assert_allclose(found, [0, 1, 2, 1 - half, 1 - half], atol=1e-6)
 
 
 def test_glitches_are_no_neighbours_and_are_counted():

@@ -10,13 +10,14 @@ direction, and then nothing is said.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokenadapt.plan import Table
+from tokenadapt.plan import BLOCK_ROWS, Table
 from tokenadapt.vocab.types import ByteVocab, Ids, Kind
 
 NEVER_IN_UTF8: Final = frozenset(bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100)))
@@ -29,41 +30,55 @@ ROUNDING: Final = 1e-5  # rows that never differed in a bit come out this near
 def undertrained(table: Table, vocab: ByteVocab) -> Ids:
     """Ordinary and byte tokens with a row like those that no text reaches, ascending.
 
-    `table` is the output table, or the one of a tied model; float32 copies of it are held for the time being.
+    `table` is the output table, or the one of a tied model; it is read in blocks, three times at most.
     """
-    rows = table.rows(np.arange(table.shape[0])).float()
-    rows = rows - rows.mean(dim=0)
-    known = known_unused(rows, vocab)
+    total = torch.zeros(table.shape[1], dtype=torch.float64)
+    for block in _blocks(table, np.arange(table.shape[0])):
+        total += block.sum(dim=0, dtype=torch.float64)
+    mean = (total / max(1, table.shape[0])).float()
+    known = known_unused(table, mean, vocab)
     if len(known) < FEWEST_KNOWN:
         return np.zeros(0, dtype=np.int64)
-    distance = indicator(rows, known)
+    distance = indicator(table, mean, known)
     limit = float(np.quantile(distance[known], 0.9)) + ROUNDING
     if limit > LARGEST_DISTANCE:
         return np.zeros(0, dtype=np.int64)
-    kind = np.asarray(vocab.kind)[: len(rows)]
+    kind = np.asarray(vocab.kind)[: table.shape[0]]
     read = np.flatnonzero((kind == Kind.ORDINARY) | (kind == Kind.BYTE))
     return read[(distance[read] <= limit) | np.isin(read, known)]
 
 
-def known_unused(rows: torch.Tensor, vocab: ByteVocab) -> Ids:
-    """Old ids that no text reaches, by centred rows (V, D), ascending.
+def known_unused(table: Table, mean: torch.Tensor, vocab: ByteVocab) -> Ids:
+    """Old ids that no text reaches, ascending; rows are taken about `mean` (D,).
 
     Rows beyond the tokenizer, gaps, tokens of bytes that UTF-8 never has, and special tokens of which several have
     one and the same direction: reserved ones that no text ever held.
     """
-    kind = np.asarray(vocab.kind)[: len(rows)]
-    never = np.array(
-        [token is not None and token in NEVER_IN_UTF8 for token in vocab.token_bytes[: len(rows)]], dtype=bool
-    )
+    count = table.shape[0]
+    kind = np.asarray(vocab.kind)[:count]
+    never = np.array([token is not None and token in NEVER_IN_UTF8 for token in vocab.token_bytes[:count]], dtype=bool)
     special = np.flatnonzero(kind == Kind.SPECIAL)
-    unit = torch.nn.functional.normalize(rows[torch.from_numpy(special)], dim=1)
+    unit = torch.nn.functional.normalize(table.rows(special).float() - mean, dim=1)
     twins = ((unit @ unit.T) > ALIKE).sum(dim=1).numpy() >= FEWEST_KNOWN  # itself included
     inside = np.flatnonzero((kind == Kind.GAP) | never)
-    return np.unique(np.concatenate((inside, special[twins], np.arange(len(kind), len(rows))))).astype(np.int64)
+    return np.unique(np.concatenate((inside, special[twins], np.arange(len(kind), count)))).astype(np.int64)
 
 
-def indicator(rows: torch.Tensor, known: Ids) -> NDArray[np.float64]:
-    """Cosine distance of centred rows (V, D) to the mean of the known unused ones: (V,). Small is suspicious."""
-    mean = rows[torch.from_numpy(known)].mean(dim=0)
-    scale = rows.norm(dim=1).clamp_min(1e-12) * mean.norm().clamp_min(1e-12)
-    return np.asarray((1 - (rows @ mean) / scale).double().numpy())
+def indicator(table: Table, mean: torch.Tensor, known: Ids) -> NDArray[np.float64]:
+    """Cosine distance of rows about `mean` to the mean of the known unused ones: (V,). Small is suspicious."""
+    total = torch.zeros(table.shape[1], dtype=torch.float64)
+    for block in _blocks(table, known):
+        total += (block - mean).sum(dim=0, dtype=torch.float64)
+    centre = (total / len(known)).float()
+    found = []
+    for block in _blocks(table, np.arange(table.shape[0])):
+        rows = block - mean
+        scale = rows.norm(dim=1).clamp_min(1e-12) * centre.norm().clamp_min(1e-12)
+        found.append((1 - (rows @ centre) / scale).double().numpy())
+    return np.concatenate(found)
+
+
+def _blocks(table: Table, ids: Ids) -> Iterator[torch.Tensor]:
+    """Rows `ids` in float32, a block at a time."""
+    for first in range(0, len(ids), BLOCK_ROWS):
+        yield table.rows(ids[first : first + BLOCK_ROWS]).float()
