@@ -187,6 +187,9 @@ class _Run:
             with suppress(OSError):
                 _lock_path(self.staging).unlink(missing_ok=True)
         os.close(self.lock)
+        if not _LOCKS:  # Windows removes no open file
+            with suppress(OSError):
+                _lock_path(self.staging).unlink(missing_ok=True)
 
 
 def _lock_path(stem: Path) -> Path:

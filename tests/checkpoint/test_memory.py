@@ -31,7 +31,7 @@ table, before = source.table("input"), used()
 def blocks():
     for first in range(0, source.rows, 4096):
         yield table.rows(np.arange(first, min(first + 4096, source.rows))[::-1])
-source.check_finite()
+tables.check_finite(table, "table")
 write_checkpoint_tensors(source, out, {"input": NewTable(table.shape, table.dtype, blocks)}, {})
 print(used() - before)
 """

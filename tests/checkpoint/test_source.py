@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoint.files import AUTO, MODELS, ROWS, edit_json, rewrite, save
 from tokenadapt.checkpoint.shards import make_header, read_shard
 from tokenadapt.checkpoint.source import open_source
+from tokenadapt.checkpoint.tables import check_finite
 from tokenadapt.errors import RequestError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -401,7 +402,8 @@ def test_rows_that_are_not_finite_are_named(value, tmp_path):
     rewrite(folder, poison)
     source = open_source(folder)
     with pytest.raises(RequestError, match=r"lm_head.weight holds numbers .* in 2 of 300 rows \(5, 299\)"):
-        source.check_finite()
+        check_finite(source.table("output"), source.tables["output"].name)
+    check_finite(source.table("input"), "the input table")
 
 
 def test_a_folder_whose_replacement_was_cut_is_whole_again(tmp_path):

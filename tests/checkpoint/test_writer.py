@@ -8,12 +8,16 @@ import shutil
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tests.checkpoint.files import (
     AUTO,
     MODELS,
     edit_json,
+    random_table,
     rewrite,
     same_table,
     save,
@@ -22,6 +26,8 @@ from tests.checkpoint.files import (
     write_wider,
 )
 from tokenadapt.checkpoint.place import digest_range
+from tokenadapt.checkpoint.rewrite import aligned, old_item, table_item, write_shard
+from tokenadapt.checkpoint.shards import read_shard
 from tokenadapt.checkpoint.source import open_source
 from tokenadapt.checkpoint.writer import write_checkpoint_tensors
 from tokenadapt.errors import RequestError, TokenAdaptError
@@ -191,14 +197,8 @@ def test_wider_elements_come_first_where_order_would_break_alignment(tmp_path):
     source, _, tables = write_wider(folder, out, rows=341)
     with safe_open(out / "model.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor(source.tables["input"].name), whole(tables["input"]))
-    for tensor in open_written(out):
+    for tensor in read_shard(out / "model.safetensors").tensors:
         assert tensor.offset % {"F32": 4, "F16": 2}[tensor.dtype] == 0
-
-
-def open_written(out):
-    from tokenadapt.checkpoint.shards import read_shard
-
-    return read_shard(out / "model.safetensors").tensors
 
 
 def test_wrong_blocks_are_caught(tmp_path):
@@ -226,3 +226,35 @@ def test_too_small_a_disk_is_seen_before_anything_is_written(tmp_path, monkeypat
     with pytest.raises(TokenAdaptError, match="bytes of disk, and 1 are free"):
         write_wider(folder, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.int64, torch.bool, torch.float8_e4m3fn)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kinds=st.lists(st.tuples(st.integers(0, len(DTYPES) - 1), st.integers(0, 5), st.integers(1, 3)), max_size=6),
+    place=st.integers(0, 6),
+    rows=st.integers(1, 9),
+    kind=st.integers(0, 2),
+)
+def test_a_new_tensor_among_any_others_leaves_them_as_they_were(kinds, place, rows, kind, tmp_path_factory):
+    """Read by the reference implementation, whatever types and odd sizes stand around the new tensor."""
+    folder = tmp_path_factory.mktemp("shard")
+    drawn = torch.Generator().manual_seed(rows)
+    old = {f"t{n}": torch.randint(0, 2, (a, b), generator=drawn).to(DTYPES[k]) for n, (k, a, b) in enumerate(kinds)}
+    save_file({**old, "table": torch.zeros(2, 3)}, folder / "old.safetensors", metadata={"made": "by hand"})
+    shard = read_shard(folder / "old.safetensors")
+    new = random_table(rows, 3, DTYPES[kind])
+    items = [old_item(ref) for ref in shard.tensors if ref.name != "table"]
+    items.insert(place, table_item("table", new))
+    written = write_shard(shard, folder / "new.safetensors", aligned(items), lambda amount: None)
+    with safe_open(folder / "new.safetensors", "pt") as file:
+        assert file.metadata() == {"made": "by hand", "format": "pt"}
+        held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert held.keys() == {*old, "table"} == {tensor.name for tensor in written}
+    assert torch.equal(held["table"], whole(new))
+    for name, tensor in old.items():
+        assert held[name].dtype == tensor.dtype
+        assert held[name].shape == tensor.shape
+        assert held[name].flatten().view(torch.uint8).tolist() == tensor.flatten().view(torch.uint8).tolist()

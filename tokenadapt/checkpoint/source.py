@@ -14,10 +14,9 @@ from tokenadapt.checkpoint.find import find_tables
 from tokenadapt.checkpoint.folder import read_json, read_shards
 from tokenadapt.checkpoint.layout import Kind, read_layout
 from tokenadapt.checkpoint.shards import FLOATS, Shard, TensorRef
-from tokenadapt.checkpoint.tables import FileTable, check_finite
+from tokenadapt.checkpoint.tables import FileTable
 from tokenadapt.errors import RequestError
 from tokenadapt.plan import Role
-from tokenadapt.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,6 @@ class SourceCheckpoint:
             file.seek(ref.offset)
             data = bytearray(file.read(ref.nbytes))
         return torch.frombuffer(data, dtype=FLOATS[ref.dtype]).reshape(ref.shape)
-
-    def check_finite(self, progress: Progress = SILENT) -> None:
-        """Read the tables once; raises RequestError naming rows that hold a NaN or an infinity."""
-        for role, ref in self.tables.items():
-            check_finite(self.table(role), ref.name, progress)
 
     def path_of(self, ref: TensorRef) -> Path:
         """The file that holds a tensor."""
