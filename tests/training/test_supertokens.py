@@ -14,7 +14,6 @@ from tokenadapt.documents import Document
 from tokenadapt.training.bpe import ALPHABET, Merges, train_words
 from tokenadapt.training.counts import Counts, Cut
 from tokenadapt.training.presets import PRESETS, digit_pattern, stretch_state, word_state
-
 from tokenadapt.training.supertokens import TwoStage, is_allowed, reachable, train_two_stage, whole_graphemes
 from tokenadapt.training.symbols import FIRST_SYMBOL, rewrite
 from tokenadapt.vocab.letters import from_letters, to_letters
