@@ -262,6 +262,25 @@ def test_spelling_adds_no_space_and_runs_no_normaliser(vocabularies):
         assert joined(vocab, vocab.encode(["the"])[0]) == b" the"
 
 
+@pytest.mark.parametrize("scheme", ["always", "first", "never"])
+def test_the_prepend_scheme_changes_neither_bytes_nor_pieces(scheme):
+    """Trap 2."""
+    backend = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁a", -1.0), ("a", -1.5), ("▁", -2.0)], unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    vocab = vocab_of(backend)
+    assert vocab.token_bytes[1:] == (b" a", b"a", b" ")
+    assert vocab.spell([b"a", b" a", b"aa a", "▁a".encode()]) == [[2], [1], [2, 2, 1], None]
+
+
+def test_letters_that_the_normaliser_writes():
+    backend = bpe([*sorted(to_letters(bytes([byte])) for byte in range(256)), "Ã©"], [("Ã", "©")])
+    backend.normalizer = normalizers.ByteLevel()
+    vocab = vocab_of(backend)
+    ids = vocab.encode(["é a"])[0]
+    assert joined(vocab, ids) == "é a".encode()
+    assert vocab.spell(["é a".encode()]) == [ids]
+
+
 def test_spelling_cuts_valid_text_by_the_pre_tokeniser_first():
     """`12` is a token, but two digits are never read together; half characters go to the model as they are."""
     letters = sorted(to_letters(bytes([byte])) for byte in range(256))
