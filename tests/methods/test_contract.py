@@ -1,14 +1,18 @@
 """What holds for every method in the registry; a new line in the table is tested the moment it is written."""
 
 import random
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
 
-from tests.methods.problems import NEW, OLD, TEXTS, make_donor, make_problem
+from tests.methods.problems import NEW, OLD, TEXTS, make_donor, make_problem, vector
 from tokenadapt.methods import METHODS, Chosen
 from tokenadapt.methods.make import make_rows, run
+from tokenadapt.methods.options import parameters
 from tokenadapt.plan import MemoryTable, Plan, build_table, missing_rows
 from tokenadapt.vocab.types import How
 
@@ -17,12 +21,34 @@ ROLES = pytest.mark.parametrize("role", ["input", "output"])
 
 
 def rows_of(problem, name):
-    made = make_rows(problem, Chosen(name))
+    made = make_rows(problem, chosen(name))
     return missing_rows(problem.table, made, 0, len(problem.alignment.missing))
+
+
+LIBRARY = {"focus": "gensim"}  # optional extras
+FOLDER = TemporaryDirectory()
+SMALL = {"focus": {"min_count": 1, "dim": 8}, "align": {"texts": 9}}
+
+
+@cache
+def chosen(name):
+    """The method with the options that it cannot do without, and small ones where defaults are for real texts."""
+    if "files" not in METHODS[name].needs:
+        return Chosen(name, SMALL.get(name, {}))
+    folder = Path(FOLDER.name)
+    words = [token.decode("latin-1").strip() for token in {*OLD, *NEW} - {None, b" "}]
+    lines = [f"{word} {' '.join(map(str, vector(word.encode(), 6)))}" for word in sorted(set(words))]
+    (folder / "words.vec").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "pairs.txt").write_text("the the\nin\tin\nre re\n", encoding="utf-8")
+    files = {"source": "words.vec", "target": "words.vec", "vectors": "words.vec", "dictionary": "pairs.txt"}
+    known = parameters(METHODS[name].load())
+    return Chosen(name, {key: folder / file for key, file in files.items() if key in known})
 
 
 def world(name, **options):
     """The problem with whatever else the method needs."""
+    if name in LIBRARY:
+        pytest.importorskip(LIBRARY[name])
     if "donor" in METHODS[name].needs:
         options["donor"] = make_donor(options.get("new", NEW))
     if "corpus" in METHODS[name].needs:
@@ -35,7 +61,7 @@ def world(name, **options):
 def test_every_row_is_made_and_finite_and_copied_rows_keep_their_bits(name, role):
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         problem = world(name, role=role, dtype=dtype)
-        made = make_rows(problem, Chosen(name))
+        made = make_rows(problem, chosen(name))
         rows = missing_rows(problem.table, made, 0, len(problem.alignment.missing))
         assert rows.shape == (len(problem.alignment.missing), problem.width)
         assert torch.isfinite(rows).all()

@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from tokenadapt.errors import RequestError
-from tokenadapt.methods import METHODS, parse_method
+from tokenadapt.methods import METHODS, Chosen, parse_method
 from tokenadapt.methods.options import parameters
 from tokenadapt.methods.registry import NEEDS, Need
 
@@ -32,6 +32,7 @@ def test_a_name_alone_and_a_name_with_options():
         ("hybrid:g=1.5", "at least 0 and at most 1"),
         ("hybrid:tau", "'tau'.*no value.*hybrid:tau=VALUE"),
         ("normal:covariance=round", "one of full, diagonal, scalar"),
+        ("wechsel:k=3", "cannot do without source and target.*wechsel:source=PATH, target=PATH"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_exists(text, says):
@@ -48,5 +49,13 @@ def test_every_line_of_the_registry_can_be_loaded_and_explains_itself(name):
     assert method.summary
     assert set(method.needs) <= set(NEEDS) == set(get_args(Need))
     for parameter in parameters(function).values():
-        if parameter.default is not None:
+        if parameter.default is not None and not parameter.required:
             assert parameter.read(str(parameter.default)) == parameter.default
+
+
+def test_paths_are_known_as_such():
+    chosen = parse_method("wechsel:source=a.vec,target=b.vec,k=5")
+    assert [path.name for path in chosen.paths] == ["a.vec", "b.vec"]
+    assert chosen.settings["dictionary"] is None
+    assert parse_method(str(chosen)) == chosen
+    assert "source" not in Chosen("wechsel").settings

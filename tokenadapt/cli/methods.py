@@ -39,7 +39,11 @@ def _show(name: str) -> None:
     click.echo(f"\n{inspect.getdoc(function)}\n")
     known = parameters(function)
     if known:
-        table("", ("option", "takes", "default"), [(p.name, p.values, _default(p.default)) for p in known.values()])
+        table(
+            "",
+            ("option", "takes", "default"),
+            [(p.name, p.values, "required" if p.required else _default(p.default)) for p in known.values()],
+        )
     else:
         click.echo("It takes no options.")
 

@@ -45,6 +45,11 @@ class Parameter:
     bound: Bound | None = None
 
     @property
+    def required(self) -> bool:
+        """Whether the method cannot do without it."""
+        return self.default is inspect.Parameter.empty
+
+    @property
     def values(self) -> str:
         """What may be given, in words."""
         if get_origin(self.kind) is Literal:
@@ -84,7 +89,8 @@ class Chosen:
     def settings(self) -> dict[str, Any]:
         """Every parameter with the value that the method will see: for the manifest."""
         known = parameters(find(self.name).load())
-        return {name: self.options.get(name, parameter.default) for name, parameter in known.items()}
+        whole = {name: self.options.get(name, parameter.default) for name, parameter in known.items()}
+        return {name: value for name, value in whole.items() if value is not inspect.Parameter.empty}
 
     @property
     def paths(self) -> list[Path]:
@@ -130,4 +136,8 @@ def parse_method(text: str) -> Chosen:
             raise RequestError(
                 f"{value!r} is no value for the option {key} of the method {name}.", f"Give {known[key].values}."
             ) from None
+    lacking = [key for key, parameter in known.items() if parameter.required and key not in options]
+    if lacking:
+        wants = ", ".join(f"{key}={known[key].values.split()[-1].upper()}" for key in lacking)
+        raise RequestError(f"The method {name} cannot do without {' and '.join(lacking)}.", f"Write {name}:{wants}.")
     return Chosen(name, options)

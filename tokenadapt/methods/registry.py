@@ -101,6 +101,27 @@ METHODS: Final[dict[str, Method]] = {
             ("donor",),
             "omp",
         ),
+        Method(
+            "focus",
+            "the copied tokens that are used alike",
+            "Dobler and de Melo 2023, arXiv:2305.14481",
+            ("corpus",),
+            "focus",
+        ),
+        Method(
+            "wechsel",
+            "nearest old tokens in aligned word vectors",
+            "Minixhofer et al. 2022, arXiv:2112.06598",
+            ("files",),
+            "wechsel",
+        ),
+        Method(
+            "ofa",
+            "nearest old tokens in multilingual word vectors",
+            "Liu et al. 2024, arXiv:2311.08849",
+            ("files",),
+            "ofa",
+        ),
         Method("sava", "a donor's row, mapped by a fit on copied tokens", "arXiv:2504.17025", ("donor",), "sava"),
     )
 }

@@ -84,15 +84,22 @@ def first_width(path: Path) -> int:
     return len(fields) - 1
 
 
-def read_words(path: Path, width: int, wanted: Collection[str]) -> dict[str, Matrix]:
-    """The vectors of the words that are wanted; the first of two lines with one word counts."""
+def read_words(
+    path: Path, width: int, wanted: Collection[str] | None = None, limit: int | None = None
+) -> dict[str, Matrix]:
+    """The vectors of the words that are wanted (None: all), at most `limit`, in the file's order.
+
+    The first of two lines with one word counts.
+    """
     found: dict[str, Matrix] = {}
     for number, fields in enumerate(_lines(path)):
         if number == 0 and _is_count(fields):
             continue
         word = " ".join(fields[:-width])
-        if word not in wanted or word in found:
+        if (wanted is not None and word not in wanted) or word in found:
             continue
+        if limit is not None and len(found) >= limit:
+            break
         try:
             row = np.array(fields[-width:], dtype=np.float32)
         except ValueError:
