@@ -92,7 +92,14 @@ def _write_tensors(job: Job, made: tuple[MadeRole, ...], staging: Path, progress
     biases = {ref.name: make_bias(job.setting, output, checkpoint.bias(ref)) for ref in checkpoint.biases}
     options = job.options
     return write_checkpoint_tensors(
-        checkpoint, staging, tables, biases, untie=options.untie, copy=options.copy, progress=progress
+        checkpoint,
+        staging,
+        tables,
+        biases,
+        untie=options.untie,
+        copy=options.copy,
+        hash_untouched=options.verify != "tables",  # so that the folder can be checked later by itself
+        progress=progress,
     )
 
 

@@ -38,8 +38,8 @@ def staged_folder(destination: Path, *, overwrite: bool = False, inputs: Iterabl
     RequestError where `destination` may not be written, TokenAdaptError where disk or permission fail; whatever is
     raised, `destination` is as it was. What dead runs left beside it is cleared.
     """
+    check_destination(destination, overwrite=overwrite, inputs=inputs)
     destination = resolved(destination)
-    _check_request(destination, overwrite, inputs)
     made = _make_parents(destination.parent)
     try:
         with readable_errors(destination):
@@ -97,7 +97,9 @@ def _beside(error: OSError, destination: Path) -> bool:
     return error.filename is not None and str(error.filename).startswith(str(destination.parent))
 
 
-def _check_request(destination: Path, overwrite: bool, inputs: Iterable[Path]) -> None:
+def check_destination(destination: Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
+    """Refuse at once what `staged_folder` would refuse; raises RequestError."""
+    destination = resolved(destination)
     for given in inputs:
         used = Path(os.path.realpath(given))
         if used == destination or used == Path(os.path.realpath(destination)):

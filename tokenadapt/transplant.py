@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from tokenadapt.assemble import assemble, finish
-from tokenadapt.atomic import staged_folder
+from tokenadapt.atomic import check_destination, staged_folder
+from tokenadapt.checkpoint.hub import check_push, push_folder
 from tokenadapt.checkpoint.manifest import Manifest
 from tokenadapt.checkpoint.tables import check_finite
 from tokenadapt.checkpoint.verify import VerifyReport, verify
@@ -24,7 +25,10 @@ def transplant(options: TransplantOptions, progress: Progress = SILENT) -> Outco
     Raises RequestError where the request cannot work, VerificationError where the result fails a check.
     """
     clock = Clock()
-    choose(options, ("input", "output"))  # a wrong name fails before anything is opened
+    choose(options, ("input", "output"))  # what cannot work fails before anything is opened
+    check_destination(Path(options.output), overwrite=options.overwrite)
+    if options.push_to_hub:
+        check_push(options.push_to_hub)
     with clock.stage("read and align"):
         setting = prepare(options, progress)
         overlap = measure_overlap(setting)
@@ -42,8 +46,6 @@ def run_job(job: Job, clock: Clock, progress: Progress = SILENT) -> Outcome:
         manifest, report = _build(job, staging, clock, progress)
     pushed = None
     if options.push_to_hub:
-        from tokenadapt.checkpoint.hub import push_folder
-
         with clock.stage("upload"):
             pushed = push_folder(output, options.push_to_hub, private=not options.public, progress=progress)
     return _outcome(job, manifest, report, clock, pushed)
