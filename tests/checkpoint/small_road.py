@@ -21,6 +21,7 @@ from tokenadapt.checkpoint.writer import write_checkpoint_tensors
 from tokenadapt.checkpoint.written import NewTable
 from tokenadapt.plan import Plan, build_table
 from tokenadapt.vocab import align, byte_vocab, id_map, load_tokenizer, segment
+from tokenadapt.vocab.types import Alignment
 
 CHAT = "{% for m in messages %}{{ '<s>' + m['role'] + '\n' + m['content'] + '</s>' }}{% endfor %}"
 
@@ -66,11 +67,12 @@ def small_road(model: Path, tokenizer: Path, out: Path, *, padding: int = 3, has
         )
         for role in roles
     }
-    written = write_checkpoint_tensors(source, out, tables, {}, hash_untouched=hash_untouched)
+    biases = {ref.name: _bias(source.bias(ref), alignment) for ref in source.biases}
+    written = write_checkpoint_tensors(source, out, tables, biases, hash_untouched=hash_untouched)
     template = choose_template(old, new)
     made = translate_config(
         source.config, source.generation_config, id_map(ours, theirs, alignment), theirs.roles,
-        rows=len(alignment.how), tied=source.tied, chat_end=turn_end(new, template.template),
+        rows=len(alignment.how), tied=source.tie_flag, chat_end=turn_end(new, template.template),
     )  # fmt: skip
     (out / "config.json").write_text(json.dumps(made.config))
     if made.generation_config is not None:
@@ -88,6 +90,13 @@ def small_road(model: Path, tokenizer: Path, out: Path, *, padding: int = 3, has
         versions=library_versions(), **describe_output(out, written),
     ).write(out)  # fmt: skip
     return out
+
+
+def _bias(old: torch.Tensor, alignment: Alignment) -> torch.Tensor:
+    new = torch.full((len(alignment.how),), float(old.min()) - 30.0)
+    taken = torch.from_numpy(np.flatnonzero(alignment.source_id >= 0))
+    new[taken] = old.reshape(-1)[torch.from_numpy(alignment.source_id)[taken]]
+    return new.reshape((*old.shape[:-1], -1))
 
 
 def read_ids(folder: Path, text: str) -> list[int]:

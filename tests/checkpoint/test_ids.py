@@ -82,6 +82,25 @@ def test_nested_text_configuration_and_multimodal_markers():
     assert any("image_token_index" in line for line in made.warnings)
 
 
+@pytest.mark.parametrize(
+    ("kind", "key", "written"),
+    [
+        ("gemma3", "image_token_index", -1),
+        ("gemma3", "boi_token_index", -1),
+        ("qwen2_vl", "image_token_id", -1),
+        ("bart", "decoder_start_token_id", None),
+        ("bart", "forced_eos_token_id", None),
+        ("llama", "image_token_id", None),
+        ("no-such-model", "image_token_id", None),
+    ],
+)
+def test_what_says_that_there_is_no_such_token(kind, key, written):
+    """Gemma 3 compares its image marker with numbers: null would fail at the first step."""
+    made = run({"model_type": kind, key: 77})
+    assert made.config[key] == written
+    assert any(key in line for line in made.warnings)
+
+
 def test_every_list_of_the_generation_configuration():
     made = run(
         llama(),

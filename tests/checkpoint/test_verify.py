@@ -10,8 +10,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from tests.checkpoint.files import edit_json, rewrite
+from tests.checkpoint.files import MODELS, ROWS, edit_json, rewrite, save
 from tests.checkpoint.small_road import small_road, source_folder, target_folder
+from tests.tiny import LINES, tiny_tokenizer
 from tokenadapt.checkpoint.manifest import read_manifest
 from tokenadapt.checkpoint.saved_plan import load_plan
 from tokenadapt.checkpoint.verify import verify
@@ -84,6 +85,19 @@ def test_a_good_result_passes_at_every_level(made):
     assert all(verify(out, level=level).ok for level in ("tables", "files", "full"))
 
 
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_kind_of_model_passes(name, tmp_path):
+    """Masked, encoder-decoder, nested, with biases, in 16 bits: loaded, run and compared with the source."""
+    model = save(name, tmp_path / "model")
+    tiny_tokenizer("bytelevel-bpe", ROWS).save_pretrained(model)
+    target = tiny_tokenizer("bytelevel-bpe", ROWS + 30, LINES[1:])
+    target.save_pretrained(tmp_path / "tokenizer")
+    out = small_road(model, tmp_path / "tokenizer", tmp_path / "out", padding=0)
+    report = verify(out, source=model)
+    assert report.ok, report.summary
+    assert verdicts(report)["logits of copied tokens"] == "pass"
+
+
 def test_without_the_source_what_needs_it_is_skipped_with_a_reason(tied):
     report = verify(tied[1])
     unseen = {check.name: check.message for check in report.checks if check.verdict == "skipped"}
@@ -147,6 +161,7 @@ def test_a_changed_layer(spoilt):
     name = "model.layers.1.mlp.up_proj.weight"
     rewrite(out, lambda tensors: tensors[name][0, :1].mul_(1.5))
     assert failed(verify(out, level="files")) == {"untouched tensors"}
+    rewrite(out, lambda tensors: tensors[name].mul_(20))
     rehash(out)
     assert verify(out, level="files").ok  # the record lies: only the source tells
     assert failed(verify(out, source=model)) >= {"logits of copied tokens"}

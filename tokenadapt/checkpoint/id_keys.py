@@ -17,11 +17,13 @@ ROLES: Final = {
     **{f"{role}_index": role for role in ("bos", "eos", "pad", "unk", "mask")},  # XLM, Flaubert
     **{f"{role}_id": role for role in ("bos", "eos", "pad", "unk", "mask")},
 }
+NO_ID: Final = -1  # no token has it
 SIZES: Final = ("vocab_size", "padded_vocab_size", "n_vocab", "decoder_vocab_size")
 TEXT: Final = ("text_config", "language_config", "llm_config", "thinker_config", "decoder", "encoder", "generator")
 
 _ONE: Final = re.compile(r"(^|_)token_(id|ids|index|indices|indexes)$|^(eod|eot|im_start|im_end|stop)_ids?$")
 _PLAIN_LISTS: Final = ("suppress_tokens", "begin_suppress_tokens", "forced_tokens", "stop_tokens")
+_GENERATION: Final = ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id")
 _SEQUENCES: Final = ("bad_words_ids", "force_words_ids", "stop_sequences_ids")
 _TIE: Final = "tie_word_embeddings"
 _LABELS: Final = ("label2id", "id2label", "label_to_id")
@@ -90,16 +92,22 @@ def tie_default(config: dict[str, Any]) -> bool:
     return bool(_class_defaults(model_type).get(_TIE, True)) if isinstance(model_type, str) else True
 
 
-def accepts_none(config: dict[str, Any], key: str) -> bool:
-    """Whether transformers' class for this configuration takes null under `key` (version 5 checks types)."""
+def nothing(config: dict[str, Any], key: str) -> int | None:
+    """What says "no token" under `key`: null, or -1 where the class, or its code, takes numbers only.
+
+    transformers 5 checks the types of some keys, and compares markers of images and the like without asking whether
+    there is one; no id is -1, so that such a marker is never found. What only generation reads may be null.
+    """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     try:
         kind = CONFIG_MAPPING[config["model_type"]]
     except KeyError:
-        return True
+        return None
+    if key not in _GENERATION and isinstance(defaults(config).get(key), int):
+        return NO_ID
     try:
         kind(**{key: None})
     except Exception:
-        return False
-    return True
+        return NO_ID
+    return None

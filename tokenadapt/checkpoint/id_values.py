@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenadapt.checkpoint.id_keys import ROLES, Names
+from tokenadapt.checkpoint.id_keys import NO_ID, ROLES, Names
 
 Respell = Callable[[Sequence[int]], "list[int] | None"]
-NO_ID = -1  # for keys that a class wants as a number: no token has it
 
 
 @dataclass(frozen=True)

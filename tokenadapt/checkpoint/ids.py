@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenadapt.checkpoint.id_keys import SIZES, TEXT, Names, accepts_none, defaults, names, tie_default
-from tokenadapt.checkpoint.id_values import NO_ID, Found, Respell, Target, flat, role_value, translated
+from tokenadapt.checkpoint.id_keys import NO_ID, SIZES, TEXT, Names, defaults, names, nothing, tie_default
+from tokenadapt.checkpoint.id_values import Found, Respell, Target, flat, role_value, translated
 from tokenadapt.vocab.types import ByteVocab
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -193,7 +193,7 @@ def _replace(scope: _Scope, out: dict[str, Any], key: str, found: Found) -> None
     elif scope.file == GENERATION:
         out.pop(key, None)
     else:
-        out[key] = new = None if accepts_none(dict(found.block), key) else NO_ID
+        out[key] = new = nothing(dict(found.block), key)
     scope.changed(found.name, found.value, new, note, bool(lost))
 
 

@@ -22,7 +22,7 @@ TEXTS: Final = (
     "La niña comió una manzana; ¿qué hora es?",
     "Сегодня хорошая погода. 今天天气很好。 आज मौसम अच्छा है। 👍🏽",
 )  # fmt: skip
-LONGEST: Final = 128  # tokens of one probe
+LONGEST: Final = 64  # tokens of one probe
 ENOUGH: Final = 24  # tokens that texts must give before single tokens help out
 
 

@@ -52,7 +52,7 @@ class _Stream:
 def _stream(subject: Subject, role: Role, advance: Advance) -> _Stream:
     table = subject.checkpoint.table(role)
     old = subject.source.table(role) if subject.source and subject.alignment is not None else None
-    mean = _mean(table, subject.taken)
+    unit = torch.nn.functional.normalize(_mean(table, subject.taken), dim=0)
     norm, along = np.zeros(table.shape[0], np.float32), np.zeros(table.shape[0], np.float32)
     broken: list[Ids] = []
     differing: list[Ids] = []
@@ -62,9 +62,10 @@ def _stream(subject: Subject, role: Role, advance: Advance) -> _Stream:
         rows = table.rows(ids)
         digest.update(rows.view(torch.uint8).numpy().data)
         wide = rows.float()
-        norm[ids] = wide.norm(dim=1).numpy()
-        along[ids] = torch.nn.functional.cosine_similarity(wide, mean[None], dim=1).numpy()
-        broken.append(ids[~torch.isfinite(wide).all(1).numpy()])
+        norm[ids] = torch.linalg.vector_norm(wide, dim=1).numpy()
+        along[ids] = (wide @ unit).numpy() / np.maximum(norm[ids], 1e-30)
+        odd = ids[~np.isfinite(norm[ids])]  # a norm may overflow where no value is infinite
+        broken.append(odd[~torch.isfinite(table.rows(odd)).all(1).numpy()])
         if old is not None:
             differing.append(_differing(subject, old, ids, rows))
         advance(len(ids))
@@ -75,9 +76,12 @@ def _stream(subject: Subject, role: Role, advance: Advance) -> _Stream:
 def _mean(table: Table, ids: Ids) -> torch.Tensor:
     total, count = torch.zeros(table.shape[1], dtype=torch.float64), 0
     for first in range(0, len(ids), BLOCK):
-        rows = table.rows(ids[first : first + BLOCK]).double()
-        rows = rows[torch.isfinite(rows).all(1)]
-        total, count = total + rows.sum(0), count + len(rows)
+        rows = table.rows(ids[first : first + BLOCK]).float()
+        part = rows.sum(0, dtype=torch.float64)
+        if not bool(torch.isfinite(part).all()):
+            rows = rows[torch.isfinite(rows).all(1)]
+            part = rows.sum(0, dtype=torch.float64)
+        total, count = total + part, count + len(rows)
     return (total / max(1, count)).float()
 
 
