@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from tokenadapt.checkpoint.tokenizer_files import SAMPLES
 from tokenadapt.checkpoint.verify.running import bytes_in_memory, free_memory
 from tokenadapt.finishing import add_bias, calibrate_norms
 from tokenadapt.forward import Sampling
@@ -152,7 +153,7 @@ def _make_role(job: Job, model: Model, space: Space | None, role: Role, progress
             made = calibrate_norms(problem, made)
         if choice.bias_per_piece and role == "output":
             made = add_bias(problem, made, choice.bias_per_piece)
-    unused = unused_rows(problem, tied=setting.tied, run_model=_will_run(job))
+    unused = unused_rows(problem, tied=setting.tied, readings=_readings(problem) if _will_run(job) else ())
     dtype = getattr(torch, options.dtype) if options.dtype else old.dtype
     return MadeRole(role, old, made, unused, setting.alignment, dtype)
 
@@ -162,6 +163,15 @@ def _will_run(job: Job) -> bool:
     if job.options.verify not in ("auto", "full") or not len(job.setting.alignment.unused):
         return False
     return bytes_in_memory(job.setting.checkpoint, torch.float32) <= free_memory() // 2
+
+
+def _readings(problem: Problem) -> list[list[int]]:
+    """Beginnings of sample texts and short runs of random tokens: states of many kinds for one small forward pass."""
+    start = [problem.source.roles["bos"]] if "bos" in problem.source.roles else []
+    texts = [start + ids for ids in problem.source.encode(SAMPLES)]
+    read = [text[max(0, end - 16) : end] for text in texts for end in range(1, len(text) + 1)]
+    drawn = np.random.default_rng(problem.seed).choice(problem.ordinary, (len(read), 6))
+    return [*read, *(row[: 1 + number % 6].tolist() for number, row in enumerate(drawn))]
 
 
 def _corpus(options: TransplantOptions, progress: Progress) -> Callable[[], Iterator[str]] | None:

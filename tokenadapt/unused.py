@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -17,21 +18,20 @@ from tokenadapt.spaces.undertrained import undertrained
 from tokenadapt.vocab.types import Ids
 
 LOWEST: Final = 16  # old rows whose mean is the start
-READING: Final = 6  # tokens of the longest run that is read for its states
 STATES: Final = 512  # states on which probabilities are compared
 STEPS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # nats by which the row may be lowered
 ENOUGH: Final = -23.0  # log-probability of one id, e^-23 = 1e-10, that leaves room for ten thousand of them
 
 
-def unused_rows(problem: Problem, *, tied: bool = False, run_model: bool = False) -> Tensor:
+def unused_rows(problem: Problem, *, tied: bool = False, readings: Sequence[Sequence[int]] = ()) -> Tensor:
     """The row of every unused id: (D,) float32.
 
     Output, and tied: the mean of the old rows of lowest mean logit over the model's own states, under-trained ones
     where there are any, lowered along the direction in which all states agree. Zero would not do (its logit is 0,
     which often wins), nor a random row. Untied input, which nothing reads: the mean row.
 
-    States are the model's own texts where it has written them for another reason; with `run_model` those of a short
-    reading of its own vocabulary. Where there are none, the mean row of the table tells: training pushes
+    States are those of the model's own texts where it has written them for another reason, else those after each of
+    `readings` (ids of old tokens). Where there are none, the mean row of the table tells: training pushes
     the rows of all tokens that do not come next away from every state, so that they share a direction, and the
     farther a row lies along it, the less likely its token: the mean of the farthest had at most 1e-7 of the
     probability at any state of two Llamas of 15M and 135M parameters, where zero had 1e-2. Pushed farther along it,
@@ -42,7 +42,7 @@ def unused_rows(problem: Problem, *, tied: bool = False, run_model: bool = False
     ids = ids if len(ids) else np.arange(min(table.shape[0], len(vocab)))
     if problem.role == "input" and not tied:
         return torch.from_numpy(mean_row(table, ids)).float()
-    states = _states(problem, run_model)
+    states = _states(problem, readings)
     direction = mean_row(table, ids) if states is None else -states.double().mean(0).numpy()
     pool = undertrained(table, vocab)
     pool = pool if len(pool) else ids
@@ -57,24 +57,18 @@ def unused_bias(bias: Tensor) -> float:
     return float(bias.float().min()) + ENOUGH
 
 
-def _states(problem: Problem, run_model: bool) -> Tensor | None:
-    """What the head reads: over the model's own texts where they are written already, else over a short reading."""
+def _states(problem: Problem, readings: Sequence[Sequence[int]]) -> Tensor | None:
+    """What the head reads: over the model's own texts where they are written already, else after each reading."""
     model = problem.model
     if model is None:
         return None
     ready = getattr(model, "ready", True)
-    if not ready and (not run_model or getattr(model, "kind", "causal") != "causal"):
+    if not ready and (not readings or getattr(model, "kind", "causal") != "causal"):
         return None
     try:
-        return model.final_states() if ready else torch.from_numpy(model.states(_readings(problem), [1.0])[:, 0])
+        return model.final_states() if ready else torch.from_numpy(model.states(readings, [1.0])[:, 0])
     except TokenAdaptError:
         return None
-
-
-def _readings(problem: Problem) -> list[list[int]]:
-    """Short runs of the source's own tokens, drawn by the seed: states of many kinds for one small forward pass."""
-    drawn = np.random.default_rng(problem.seed).choice(problem.ordinary, (STATES, READING))
-    return [row[: 1 + number % READING].tolist() for number, row in enumerate(drawn)]
 
 
 def _along(table: Table, ids: Ids, direction: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -83,13 +77,17 @@ def _along(table: Table, ids: Ids, direction: NDArray[np.float64]) -> NDArray[np
 
 
 def _lowered(table: Table, row: Tensor, states: Tensor) -> Tensor:
-    """The row less the least multiple of the bias direction that makes it improbable at every state."""
-    seen = states[:: max(1, len(states) // STATES)][:STATES]
-    total = _log_totals(table, seen)
-    u = bias_direction(states)
-    offset, slope = seen @ row - total, seen @ u
-    worst = [(float((offset - step * slope).max()), step) for step in STEPS]
-    step = next((step for peak, step in worst if peak < ENOUGH), min(worst)[1])
+    """The row less the multiple of the bias direction that makes it least probable at states that did not fit it.
+
+    The ridge is strong: with few states a weak one fits them and is wrong elsewhere, so that the row may win there.
+    """
+    order = torch.randperm(len(states), generator=torch.Generator().manual_seed(0))
+    fit, held = states[order[::2]], states[order[1::2][:STATES]]
+    u = bias_direction(fit, eps=1.0)
+    slope = held @ u
+    offset = held @ row - _log_totals(table, held)
+    u, slope = u / slope.mean().clamp_min(1e-6), slope / slope.mean().clamp_min(1e-6)
+    step = min(STEPS, key=lambda step: float((offset - step * slope).max()))
     return row - step * u
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -38,6 +38,7 @@ class SavedPlan:
     methods: Mapping[Role, str]
     calibration: str = ""  # what follows the sums; empty: nothing
     options: Mapping[str, Any] = field(default_factory=dict)
+    source_tokens: tuple[bytes, ...] = ()  # what each old id stands for, so that rows can be explained
 
     def plans(self) -> dict[Role, Plan]:
         """The plans by role; raises RequestError where rows are dense."""
@@ -59,10 +60,26 @@ def vocabulary_hash(vocabulary: ByteVocab) -> str:
     return digest.hexdigest()
 
 
+def _shown(vocabulary: ByteVocab, index: int) -> bytes:
+    spelled = vocabulary.token_bytes[index]
+    return spelled if spelled is not None else (vocabulary.text[index] or "").encode("utf-8", "surrogatepass")
+
+
+def _pack(tokens: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+    """Ragged bytes as two arrays."""
+    end = np.cumsum([len(token) for token in tokens], dtype=np.int64)
+    return {"source.bytes": np.frombuffer(b"".join(tokens), np.uint8), "source.end": end}
+
+
+def _unpack(tensors: Mapping[str, NDArray[Any]]) -> tuple[bytes, ...]:
+    data, end = tensors["source.bytes"].tobytes(), tensors["source.end"].tolist()
+    return tuple(data[first:last] for first, last in zip([0, *end], end, strict=False))
+
+
 def _entries(vocabulary: ByteVocab) -> Iterator[bytes]:
-    for kind, spelled, text in zip(vocabulary.kind.tolist(), vocabulary.token_bytes, vocabulary.text, strict=True):
-        shown = spelled if spelled is not None else (text or "").encode("utf-8", "surrogatepass")
-        yield struct.pack("<BBI", kind, spelled is not None, len(shown)) + shown
+    for index, kind in enumerate(vocabulary.kind.tolist()):
+        shown = _shown(vocabulary, index)
+        yield struct.pack("<BBI", kind, vocabulary.token_bytes[index] is not None, len(shown)) + shown
 
 
 def save_plan(
@@ -83,6 +100,7 @@ def save_plan(
         "alignment.how": np.ascontiguousarray(alignment.how, np.uint8),
         "alignment.source_id": np.ascontiguousarray(alignment.source_id, np.int64),
     }
+    tensors |= _pack([_shown(source, index) for index in range(len(source))])
     for role, one in made.items():
         if isinstance(one, Plan):
             tensors[f"{role}.start"] = np.ascontiguousarray(one.start, np.int64)
@@ -153,6 +171,7 @@ def _rebuild(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> S
         methods=about["methods"],
         calibration=str(about["calibration"]),
         options=about["options"],
+        source_tokens=_unpack(tensors),
     )
 
 

@@ -1,0 +1,42 @@
+"""`tokenadapt explain`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from tokenadapt.cli.session import table
+
+
+@click.command(short_help="Show how single rows of a result were made.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("tokens", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def explain(folder: Path, tokens: tuple[str, ...], as_json: bool) -> None:
+    """Show how the rows of TOKENS in FOLDER were made.
+
+    A token is a text (with its leading space: " house"), a spelling of the vocabulary (Ġhouse), or an id (#1234).
+    """
+    from tokenadapt.explain import explain as run
+
+    found = run(folder, tokens)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) for one in found], ensure_ascii=False, indent=1))
+        return
+    for one in found:
+        held = f"bytes {one.bytes}" if one.bytes is not None else "holds no text"
+        click.echo(f"{one.token!r}, id {one.id}, {held}: {one.how}{f' ({one.note})' if one.note else ''}")
+        for role in one.roles:
+            low, middle, high = role.copied_norms
+            click.echo(
+                f"  {role.role} row, by {role.made_by}; norm {role.norm:.3g}, "
+                f"copied rows {middle:.3g} (from {low:.3g} to {high:.3g})"
+            )
+            cells = [(each.source_id, repr(each.token), f"{each.weight:.4f}") for each in role.contributions]
+            if cells:
+                table("", ("old id", "old token", "weight"), cells, right=(0, 2))
+            near = ", ".join(f"{text!r} {cosine:.3f}" for _, text, cosine in role.nearest)
+            click.echo(f"  nearest now: {near}")
