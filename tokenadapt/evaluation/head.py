@@ -147,6 +147,4 @@ def _answering(body: nn.Module, states: Tensor) -> Iterator[None]:
 
 def _nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Negative log-probability in float32 of one target per row: (n,)."""
-    logits = logits.float()
-    chosen = logits.gather(1, targets.to(logits.device)[:, None])[:, 0]
-    return logits.logsumexp(1) - chosen
+    return nn.functional.cross_entropy(logits.float(), targets.to(logits.device), reduction="none")

@@ -71,7 +71,7 @@ def joined() -> Iterator[Ranks]:
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise RequestError(
-            f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set.",
+            f"WORLD_SIZE is {size}, but there is no {', '.join(missing)}.",
             "Start several processes with torchrun, or unset WORLD_SIZE.",
         )
     with _noticing():

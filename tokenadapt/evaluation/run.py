@@ -49,26 +49,24 @@ def evaluate(
     texts = documents if isinstance(documents, Texts) else keep(documents)
     if baseline is not None:
         check_baseline(baseline, texts, options)
-    found = list(baseline.models) if baseline else []
-    interrupted = 0
-    taken = [model.name for model in found]
+    found, interrupted = list(baseline.models) if baseline else [], 0
+    names = short_names(models, [model.name for model in found])
     with PerToken(options.per_token if ranks.first else None) as rows:
-        for name, spec in zip(short_names(models, taken), models, strict=True):
+        for name, spec in zip(names, models, strict=True):
             run = _Run(name, texts, options, ranks, progress)
             try:
                 run.score(load_together(spec, options, ranks), rows)
             except KeyboardInterrupt as stop:
+                if not run.scored.any() and not found:
+                    raise  # nothing to show
                 interrupted = 143 if isinstance(stop, Terminated) else 130
                 rows.drop()
-            if run.facts:
+            if run.scored.any():
                 found.append(run.result())
             if interrupted:
                 break
-    if not found:
-        raise KeyboardInterrupt
-    reference = options.reference or found[0].name
     counts = _reference_tokens(options, texts) if options.reference else found[0].tokens
-    return EvalResult(texts, tuple(found), reference, counts, options, interrupted)
+    return EvalResult(texts, tuple(found), options.reference or found[0].name, counts, options, interrupted)
 
 
 class _Run:
