@@ -258,3 +258,12 @@ def test_a_new_tensor_among_any_others_leaves_them_as_they_were(kinds, place, ro
         assert held[name].dtype == tensor.dtype
         assert held[name].shape == tensor.shape
         assert held[name].flatten().view(torch.uint8).tolist() == tensor.flatten().view(torch.uint8).tolist()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["smollm2", "stories15m"])
+def test_an_identity_table_gives_identical_files_of_real_models(name, bench, tmp_path):
+    source = open_source(bench / name)
+    write_checkpoint_tensors(source, tmp_path, {"input": same_table(source, "input", 8192)}, {})
+    one, other = bench / name / "model.safetensors", tmp_path / "model.safetensors"
+    assert digest_range(one, 0, one.stat().st_size) == digest_range(other, 0, other.stat().st_size)

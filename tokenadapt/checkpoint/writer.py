@@ -64,6 +64,11 @@ def write_checkpoint_tensors(
                 how[shard.name] = "copied"
             tensors += [_untouched(ref) for ref in shard.tensors]
     shards = tuple(_describe(shard, staging, how.get(shard.name)) for shard in source.shards)
+    linked = sum(shard.how == "linked" for shard in shards)
+    if linked:
+        progress.note(
+            f"{linked} of {len(shards)} shards are hard links to the source's: --copy makes files of their own"
+        )
     if hash_untouched:
         tensors = _hashed(source, tensors, {shard.name for shard in shards if shard.sha256}, progress)
     names: Mapping[Role, str] = source.untied_names if untied else {"input": source.tables["input"].name}
