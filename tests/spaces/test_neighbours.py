@@ -11,7 +11,8 @@ import torch
 
 from tests.spaces.conftest import make_vocab
 from tokenadapt.errors import RequestError
-from tokenadapt.spaces.neighbours import Candidates, choose_candidates, nearest
+from tokenadapt.spaces.neighbours import choose_candidates
+from tokenadapt.spaces.neighbours import nearest as find_nearest
 from tokenadapt.spaces.options import unit
 from tokenadapt.spaces.search import choose_backend, faiss_gpus, open_search
 from tokenadapt.vocab.types import Kind
@@ -35,52 +36,58 @@ def oracle(vectors, ids, asked, barred, k):
     return out
 
 
+def nearest(ids, vectors, asked, barred, k, **options):
+    row = {int(name): number for number, name in enumerate(ids)}
+    return find_nearest(
+        ids, lambda wanted: vectors[[row[int(i)] for i in wanted]], lambda index: asked[index], barred, k, **options
+    )
+
+
 def world(n=500, m=300, d=16, seed=0):
     rng = np.random.default_rng(seed)
     vectors, asked = unit(rng.normal(size=(n, d))), unit(rng.normal(size=(m, d)))
-    ids = np.sort(rng.choice(4 * n, n, replace=False)).astype(np.int64)
-    return Candidates(ids, vectors, {}, NONE), asked
+    return np.sort(rng.choice(4 * n, n, replace=False)).astype(np.int64), vectors, asked
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("k", [1, 3, 20])
-def test_neighbours_equal_the_oracle(backend, k):
-    candidates, asked = world()
+@pytest.mark.parametrize("chunk_bytes", [1 << 20, 1, 64 * 130])
+def test_neighbours_equal_the_oracle(backend, k, chunk_bytes):
+    names, vectors, asked = world()
     barred = np.full(len(asked), -1)
-    barred[::3] = oracle(candidates.vectors, candidates.ids, asked, barred, 1)[::3, 0]
-    ids, cosines = nearest(candidates, lambda index: asked[index], barred, k, backend=backend)
-    assert np.array_equal(ids, oracle(candidates.vectors, candidates.ids, asked, barred, k))
-    row = {name: number for number, name in enumerate(candidates.ids)}
-    expected = [[asked[q] @ candidates.vectors[row[i]] for i in found] for q, found in enumerate(ids)]
-    np.testing.assert_allclose(cosines, expected, atol=1e-6)
+    barred[::3] = oracle(vectors, names, asked, barred, 1)[::3, 0]
+    asked[7] = 0
+    ids, cosines = nearest(names, vectors, asked, barred, k, backend=backend, chunk_bytes=chunk_bytes)
+    expected = oracle(vectors, names, asked, barred, k)
+    expected[7] = -1
+    assert np.array_equal(ids, expected)
+    row = {name: number for number, name in enumerate(names)}
+    for q in (0, 100, 299):
+        np.testing.assert_allclose(cosines[q], [asked[q] @ vectors[row[i]] for i in ids[q]], atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ties_go_to_the_lowest_id(backend):
     axis = unit(np.array([[1, 1], [1, -1], [-1, -1], [1, 1.0000001]]))
-    candidates = Candidates(np.array([4, 7, 9, 11]), axis, {}, NONE)
-    ids, cosines = nearest(
-        candidates, lambda index: unit(np.array([[1, 0]]))[index], np.array([-1]), 3, backend=backend
-    )
+    ids, cosines = nearest(np.array([4, 7, 9, 11]), axis, unit(np.array([[1, 0]])), np.array([-1]), 3, backend=backend)
     assert ids.tolist() == [[4, 7, 11]]
     np.testing.assert_allclose(cosines, np.full((1, 3), 0.5**0.5), atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_fewer_candidates_than_k_and_queries_without_a_vector(backend):
-    candidates = Candidates(np.array([2, 5]), unit(np.eye(2)), {}, NONE)
     asked = np.array([[0, 1], [0, 0], [1, 0]], dtype=np.float32)
-    ids, cosines = nearest(candidates, lambda index: asked[index], np.array([-1, -1, 2]), 3, backend=backend)
+    barred = np.array([-1, -1, 2])
+    ids, cosines = nearest(np.array([2, 5]), unit(np.eye(2)), asked, barred, 3, backend=backend)
     assert ids.tolist() == [[5, 2, -1], [-1, -1, -1], [5, -1, -1]]
     assert cosines.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
 def test_no_candidates_and_no_queries():
-    nothing = Candidates(NONE, np.zeros((0, 1), dtype=np.float32), {}, NONE)
-    ids, cosines = nearest(nothing, lambda index: np.ones((len(index), 4), np.float32), np.array([-1]), 2)
+    ids, cosines = nearest(NONE, np.zeros((0, 4)), np.ones((1, 4), np.float32), np.array([-1]), 2)
     assert ids.tolist() == [[-1, -1]]
     assert cosines.tolist() == [[0, 0]]
-    ids, _ = nearest(world()[0], lambda index: np.zeros((0, 16), np.float32), NONE, 2)
+    ids, _ = nearest(*world()[:2], np.zeros((0, 16), np.float32), NONE, 2)
     assert ids.shape == (0, 2)
 
 
@@ -90,7 +97,6 @@ def test_candidates_are_ordinary_trained_told_apart_and_counted():
     vectors = np.array([[1, 1], [1, 0], [1, 0], [0, 1], [1, 2], [2, 1], [0, 0], [3, 1]], dtype=np.float32)
     made = choose_candidates(make_vocab(tokens, kinds), 7, lambda ids: vectors[ids], np.array([5]), block=2)
     assert made.ids.tolist() == [1, 3]  # ` dog` has the vector of `dog`
-    assert np.array_equal(made.vectors, vectors[[1, 3]])
     assert list(made.left_out.values()) == [3, 1, 1, 1]
     assert len(made.ids) + sum(made.left_out.values()) == len(tokens)
     assert made.describe() == (
@@ -102,11 +108,10 @@ def test_candidates_are_ordinary_trained_told_apart_and_counted():
 def test_the_same_neighbours_with_one_thread_and_with_four():
     program = (
         "import numpy as np, hashlib\n"
-        "from tests.spaces.test_neighbours import world\n"
-        "from tokenadapt.spaces.neighbours import nearest\n"
-        "candidates, asked = world(4000, 700, 48)\n"
+        "from tests.spaces.test_neighbours import nearest, world\n"
+        "given = world(4000, 700, 48)\n"
         "for backend in ('faiss', 'torch'):\n"
-        "    ids, cos = nearest(candidates, lambda index: asked[index], np.full(700, -1), 5, backend=backend)\n"
+        "    ids, cos = nearest(*given, np.full(700, -1), 5, backend=backend)\n"
         "    print(hashlib.sha256(ids.tobytes() + cos.tobytes()).hexdigest())"
     )
     said = [

@@ -109,7 +109,7 @@ class VectorCache:
         except OSError as error:
             raise RequestError(
                 f"The vector cache {self.folder} cannot be written ({error.strerror or error}).",
-                "Set TOKENADAPT_CACHE to a folder that you may write, or choose the space self:rows, which needs none.",
+                "Set TOKENADAPT_CACHE to a folder that you may write, or choose the space self, which needs none.",
             ) from error
 
     def add(self, keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None:

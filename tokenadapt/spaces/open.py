@@ -13,12 +13,13 @@ from tokenadapt.spaces.options import SpaceOptions, TokenVectors, split_spec
 from tokenadapt.spaces.own import RowVectors, StateVectors
 from tokenadapt.spaces.ranks import ranks
 from tokenadapt.spaces.space import TokenSpace
+from tokenadapt.spaces.spelling import SpellingVectors
 from tokenadapt.spaces.text import Encoder, TextVectors
 from tokenadapt.spaces.undertrained import undertrained
 from tokenadapt.vocab.types import Alignment, ByteVocab, Segmentation
 
 DEPTH: Final = 0.25
-HINT: Final = "Say self, self:rows, self:states=DEPTH, hf:ID, st:ID or static:PATH."
+HINT: Final = "Say self (or self:spelling), self:rows, self:states=DEPTH, hf:ID, st:ID or static:PATH."
 
 
 @dataclass(frozen=True)
@@ -51,23 +52,25 @@ def open_space(
     """
     place, options = split_spec(spec, options or SpaceOptions())
     kind, _, rest = place.partition(":")
+    output = model.table("output") if model is not None and not model.tied else table
+    glitches = undertrained(output, source)
     vectors: TokenVectors
-    if kind == "self":
+    if place in ("self", "self:spelling"):
+        vectors = SpellingVectors(table, (source, target), alignment, glitches, progress)
+    elif kind == "self":
         vectors = _own(rest, Own(source, segmentation, table, model), progress)
     else:
         encoder = _encoder(kind, rest, options, progress)
         vectors = TextVectors(encoder, source, target, alignment, segmentation)
     if ranks().world > 1:
         vectors.prepare()  # here all ranks are together; later only one may ask
-    output = model.table("output") if model is not None and not model.tied else table
-    glitches = undertrained(output, source)
     sides = (source, target)
     return TokenSpace(spec, vectors, sides, alignment, table.shape[0], glitches, options=options, progress=progress)
 
 
 def _own(rest: str, own: Own, progress: Progress) -> TokenVectors:
     name, _, number = rest.partition("=")
-    if rest in ("", "rows"):
+    if rest == "rows":
         return RowVectors(own.table, own.source, own.segmentation)
     if name != "states":
         raise RequestError(f"There is no space self:{rest}.", HINT)
@@ -78,9 +81,7 @@ def _own(rest: str, own: Own, progress: Progress) -> TokenVectors:
     if not 0 <= depth <= 1:
         raise RequestError(f"{number!r} is no relative depth.", "It lies from 0 to 1: self:states=0.25.")
     if own.model is None:
-        raise RequestError(
-            f"The space self:{rest} needs the source model itself.", "Choose self:rows, or give a model."
-        )
+        raise RequestError(f"The space self:{rest} needs the source model itself.", "Choose self, or give a model.")
     return StateVectors(own.model, depth, own.source, own.segmentation, progress)
 
 

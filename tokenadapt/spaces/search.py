@@ -18,8 +18,8 @@ TORCH_BLOCK: Final = 65536  # candidates scored at once: bounds the score matrix
 class Search(Protocol):
     """Finds the rows of a matrix with the largest inner products."""
 
-    def top(self, queries: Matrix, k: int) -> Ids:
-        """Row numbers of the k best candidates of each query, best first: (n, k). k is at most the number of rows."""
+    def top(self, queries: Matrix, k: int) -> tuple[Matrix, Ids]:
+        """Products and row numbers of the k best rows for each query: (n, k). k is at most the number of rows."""
         ...
 
 
@@ -34,9 +34,10 @@ class FaissSearch:
             self.index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), gpu, self.index)
         self.index.add(np.ascontiguousarray(matrix))
 
-    def top(self, queries: Matrix, k: int) -> Ids:
-        """Row numbers of the k best candidates of each query."""
-        return np.asarray(self.index.search(np.ascontiguousarray(queries), k)[1], dtype=np.int64)
+    def top(self, queries: Matrix, k: int) -> tuple[Matrix, Ids]:
+        """Products and row numbers of the k best rows for each query."""
+        score, row = self.index.search(np.ascontiguousarray(queries), k)
+        return np.asarray(score, dtype=np.float32), np.asarray(row, dtype=np.int64)
 
 
 class TorchSearch:
@@ -46,8 +47,8 @@ class TorchSearch:
         self.matrix = torch.from_numpy(np.ascontiguousarray(matrix)).to(device)
 
     @torch.inference_mode()
-    def top(self, queries: Matrix, k: int) -> Ids:
-        """Row numbers of the k best candidates of each query."""
+    def top(self, queries: Matrix, k: int) -> tuple[Matrix, Ids]:
+        """Products and row numbers of the k best rows for each query."""
         asked = torch.from_numpy(np.ascontiguousarray(queries)).to(self.matrix.device)
         best = where = None
         for first in range(0, len(self.matrix), TORCH_BLOCK):
@@ -59,7 +60,8 @@ class TorchSearch:
                 value, order = value.topk(min(k, value.shape[1]), dim=1)
                 index = index.gather(1, order)
             best, where = value, index
-        return np.asarray(cast(torch.Tensor, where).cpu().numpy(), dtype=np.int64)
+        score, row = cast(torch.Tensor, best).cpu().numpy(), cast(torch.Tensor, where).cpu().numpy()
+        return np.asarray(score, dtype=np.float32), np.asarray(row, dtype=np.int64)
 
 
 def faiss_gpus() -> int:

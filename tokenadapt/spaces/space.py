@@ -65,7 +65,8 @@ class TokenSpace:
             same = {token: old for old, token in enumerate(self.old.token_bytes) if token is not None}
             barred = [same.get(self.new.token_bytes[token] or b"", -1) for token in self.missing_ids]
             self._neighbours[k] = nearest(
-                self.candidates,
+                self.candidates.ids,
+                self.source,
                 self.missing,
                 np.array(barred, dtype=np.int64),
                 k,
