@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenadapt.checkpoint.card import CardFacts, pre_tokenizer_hash, source_license, write_card
 from tokenadapt.checkpoint.chat import turn_end
+from tokenadapt.checkpoint.companions import copy_companions
 from tokenadapt.checkpoint.ids import Translated, respeller, translate_config
 from tokenadapt.checkpoint.manifest import (
     FILE as MANIFEST,
@@ -48,6 +49,7 @@ def assemble(job: Job, made: tuple[MadeRole, ...], staging: Path, progress: Prog
             chat_template=setting.template.template,
             token_types="type_vocab_size" in setting.checkpoint.config,
         )
+        copy_companions(setting.checkpoint.folder, setting.checkpoint.config, staging)
         save_plan(
             staging / PLAN,
             setting.alignment,
