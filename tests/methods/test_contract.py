@@ -40,7 +40,14 @@ def chosen(name):
     lines = [f"{word} {' '.join(map(str, vector(word.encode(), 6)))}" for word in sorted(set(words))]
     (folder / "words.vec").write_text("\n".join(lines), encoding="utf-8")
     (folder / "pairs.txt").write_text("the the\nin\tin\nre re\n", encoding="utf-8")
-    files = {"source": "words.vec", "target": "words.vec", "vectors": "words.vec", "dictionary": "pairs.txt"}
+    (folder / "table.tsv").write_text("the\tthere\t2\nre\tthere\t1\nin\trein\t1\n", encoding="utf-8")
+    files = {
+        "table": "table.tsv",
+        "source": "words.vec",
+        "target": "words.vec",
+        "vectors": "words.vec",
+        "dictionary": "pairs.txt",
+    }
     known = parameters(METHODS[name].load())
     return Chosen(name, {key: folder / file for key, file in files.items() if key in known})
 

@@ -122,6 +122,13 @@ METHODS: Final[dict[str, Method]] = {
             ("files",),
             "ofa",
         ),
+        Method(
+            "trans",
+            "rows of translations",
+            "Remy et al. 2024, arXiv:2408.04303 (Trans-Tokenization)",
+            ("files",),
+            "trans",
+        ),
         Method("sava", "a donor's row, mapped by a fit on copied tokens", "arXiv:2504.17025", ("donor",), "sava"),
     )
 }
