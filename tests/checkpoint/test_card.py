@@ -15,7 +15,7 @@ MANIFEST = Manifest(
     source=Input("someone/small-model", rows=49152),
     target=Input("other/tokenizer"),
     methods={"output": "hybrid:k=3"},
-    options={"space": "self", "map": (), "note": "a|b"},
+    options={"space": "self", "map": (), "note": "a|b", "untie": False, "settings": {"output": {}}, "verify": "full"},
     seed=7,
     counts={"copied": 700, "special": 4, "mapped": 0, "missing": 288, "unused": 8, "adjusted": 0},
     spelled_alike=500,
@@ -83,8 +83,9 @@ def test_other_kinds_of_model(kind, cls):
     assert cls in render_card(MANIFEST, CardFacts(kind=kind))
 
 
-def test_options_left_empty_are_not_listed():
-    assert "| map |" not in render_card(MANIFEST, FACTS)
+def test_options_left_empty_or_without_effect_are_not_listed():
+    card = render_card(MANIFEST, FACTS)
+    assert not any(f"| {key} |" in card for key in ("map", "untie", "settings", "verify"))
 
 
 def test_the_license_of_the_source_is_carried(tmp_path):

@@ -74,7 +74,9 @@ def test_carried_markers_are_single_special_tokens_after_the_last_id(tmp_path, f
     after = carried.backend.get_vocab(with_added_tokens=True)
     assert {token: after[token] for token in before} == before
     assert target.backend.get_vocab(with_added_tokens=True) == before  # the one that was given is as it was
-    assert choose_template(source, carried).template == CHATML
+    chosen = choose_template(source, carried)
+    assert chosen.template == CHATML
+    assert "source's" in chosen.reason
     text = carried.fast.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
     assert text == "<s><|im_start|>user\nhi<|im_end|>\n"
 

@@ -179,6 +179,7 @@ def test_numbers_that_are_no_ids_stay():
         ({"model_type": "llama"}, True, True),
         ({"model_type": "gpt2"}, False, False),
         ({"model_type": "gpt2"}, None, None),
+        ({"model_type": "t5", "is_encoder_decoder": True, "tie_word_embeddings": False}, True, False),
         ({"model_type": "llama", "tie_word_embeddings": True}, None, True),
     ],
 )

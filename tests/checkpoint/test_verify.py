@@ -329,6 +329,32 @@ def test_no_folder_at_all(tmp_path):
         verify(tmp_path / "nowhere")
 
 
+def test_a_plan_of_other_tables_and_a_source_that_is_none(spoilt, tmp_path):
+    model, out = spoilt
+    (tmp_path / "other").mkdir()
+    save("llama-tied", tmp_path / "other")
+    assert failed(verify(out, source=tmp_path / "other")) == {"source"}
+    small_road(model, target_folder(tmp_path / "target"), tmp_path / "higher", padding=9)
+    shutil.copyfile(tmp_path / "higher" / "transplant.plan", out / "transplant.plan")
+    assert {"shapes", "file hashes"} <= failed(verify(out, level="files", source=model))
+
+
+def test_a_sharded_result(tmp_path):
+    model = save("llama-untied", tmp_path / "model", sharded=True)
+    tiny_tokenizer("bytelevel-bpe", ROWS).save_pretrained(model)
+    out = small_road(model, target_folder(tmp_path / "tokenizer"), tmp_path / "out", padding=0)
+    assert len(list(out.glob("*.safetensors"))) > 2
+    report = verify(out, level="files", source=model)
+    assert report.ok, report.summary
+    layer = next(path for path in sorted(out.glob("*.safetensors")) if b"mlp" in path.read_bytes()[:4000])
+    copy = layer.read_bytes()
+    layer.unlink()  # it may share its bytes with the source
+    layer.write_bytes(copy[:-1] + bytes([copy[-1] ^ 1]))
+    assert failed(verify(out, level="files")) & {"untouched tensors", "table hashes"}
+    layer.unlink()
+    assert failed(verify(out)) == {"complete files"}
+
+
 def test_a_failure_as_an_exception_names_the_checks(spoilt):
     _, out = spoilt
     rewrite(out, lambda tensors: tensors["model.embed_tokens.weight"][5].fill_(float("nan")))

@@ -19,6 +19,7 @@ _REASONS: Final = {
     "missing": "made by the method",
     "unused": "unused: no text reaches these ids",
 }
+_NO_MATTER: Final = ("overwrite", "verify", "strict", "copy", "trust_remote_code")  # they change no row
 _TENSOR_PARALLEL: Final = (2, 4, 8, 16)
 _TOKENADAPT: Final = """@article{sharthak2025tokenadapt,
   title  = {Achieving Tokenizer Flexibility in Language Models through Heuristic Adaptation and Supertoken Learning},
@@ -136,12 +137,18 @@ def _overlap(manifest: Manifest) -> str:
 
 def _method(manifest: Manifest) -> str:
     shown: list[tuple[str, Any]] = [("method, " + role, method) for role, method in manifest.methods.items()]
-    shown += [(key, value) for key, value in manifest.options.items() if value not in (None, "", [], {}, ())]
+    options = {key: value for key, value in manifest.options.items() if key not in _NO_MATTER}
+    shown += [(key, value) for key, value in options.items() if _says_something(value)]
     shown.append(("seed", manifest.seed))
     lines = [f"- {change}" for change in manifest.changes]
     changes = "\n### Ids that changed\n\n" + "\n".join(lines) + "\n" if lines else ""
     chat = f"\nChat: {manifest.chat}.\n" if manifest.chat else ""
     return "## Method\n\n" + _table(("option", "value"), shown) + chat + changes
+
+
+def _says_something(value: Any) -> bool:
+    """Whether an option is anything but empty, off, or a table of such."""
+    return any(map(_says_something, value.values())) if isinstance(value, Mapping) else bool(value)
 
 
 def _loading(manifest: Manifest, facts: CardFacts) -> str:

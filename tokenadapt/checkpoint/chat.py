@@ -37,14 +37,13 @@ class Chosen:
 
 def choose_template(source: LoadedTokenizer, target: LoadedTokenizer) -> Chosen:
     """The target's own template; else the source's where each of its markers is one token of the target; else none."""
-    own = target.fast.chat_template
-    if own:
+    own, theirs = target.fast.chat_template, source.fast.chat_template
+    if own and own != theirs:
         untaught = tuple(mark for mark in markers(target, own) if single(source, mark) is None)
         reason = "the target tokenizer's own chat template"
         if untaught:
             reason += f"; the source model never saw its markers {', '.join(untaught)}"
         return Chosen(own, reason, untaught=untaught)
-    theirs = source.fast.chat_template
     if not theirs:
         return Chosen(None, "no chat template: neither tokenizer has one")
     cut = tuple(mark for mark in markers(source, theirs) if single(target, mark) is None)

@@ -200,10 +200,10 @@ def _replace(scope: _Scope, out: dict[str, Any], key: str, found: Found) -> None
 def _tie(scope: _Scope, config: dict[str, Any]) -> None:
     """State whether one table serves both roles, where what stands there or its default says otherwise.
 
-    A flag that is right stays as it is: T5 reads it as a scale of its output too.
+    A flag that is right stays as it is, and so does that of an encoder-decoder: T5 reads it as a scale of its output.
     """
     tied, key = scope.target.tied, "tie_word_embeddings"
-    if tied is None:
+    if tied is None or config.get("is_encoder_decoder"):
         return
     places = [place for place in _places(config) if isinstance(place, dict)]
     said = [place[key] for place in places if key in place] or [tie_default(config)]

@@ -57,7 +57,7 @@ def write_tokenizer(
     """Write the target tokenizer into `staging` and check that AutoTokenizer reads it back id for id.
 
     `config.json` must lie in `staging` already: which class AutoTokenizer takes depends on its model type.
-    `positions` bounds `model_max_length`; `token_types` says that the model reads `token_type_ids`. Files of another
+    `positions` becomes `model_max_length`; `token_types` says that the model reads `token_type_ids`. Files of another
     tokenizer that lie in `staging` are removed. Raises VerificationError where what is read back differs.
     """
     for name in (*STALE, *FILES, CODE):
@@ -109,9 +109,9 @@ def tokenizer_config(target: LoadedTokenizer, *, positions: int | None, token_ty
         text = getattr(fast, role, None)
         if text is not None and (str(text) in known or target.backend.token_to_id(str(text)) is not None):
             made[role] = str(text)
-    lengths = [length for length in (fast.model_max_length, positions) if length and length < _UNBOUNDED]
-    if lengths:
-        made["model_max_length"] = int(min(lengths))
+    longest = positions or fast.model_max_length  # the tokenizer's own is a habit of the model that it came from
+    if longest and longest < _UNBOUNDED:
+        made["model_max_length"] = int(longest)
     made["clean_up_tokenization_spaces"] = False  # it eats spaces that the text had
     made["model_input_names"] = ["input_ids", *(["token_type_ids"] if token_types else []), "attention_mask"]
     for key in _KEPT:

@@ -39,6 +39,8 @@ def verify(
         subject = open_subject(folder, source, trust_remote_code=trust_remote_code)
     except RequestError as error:
         return VerifyReport(done, (judge("complete files", [error.message]),))
+    if subject.misfit:
+        return VerifyReport(done, (judge("source", [f"{source} is not this folder's source: {subject.misfit}"]),))
     checks = [judge("complete files", [], f"{len(subject.checkpoint.shards)} shards")]
     checks += _all_checks(subject, done, level == "auto", trust_remote_code, progress)
     if level == "auto" and any(check.name == "model" and check.verdict == "skipped" for check in checks):

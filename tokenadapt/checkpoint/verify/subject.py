@@ -32,8 +32,22 @@ class Subject:
 
     @property
     def alignment(self) -> Alignment | None:
-        """Which row each id took, where the plan lies beside the tables."""
-        return self.plan.alignment if self.plan else None
+        """Which row each id took, where a plan for tables of this height lies beside them."""
+        fits = self.plan is not None and len(self.plan.alignment.how) == self.checkpoint.rows
+        return self.plan.alignment if fits and self.plan else None
+
+    @property
+    def misfit(self) -> str:
+        """Why the source that was named cannot be this folder's; empty where it can."""
+        if self.source is None:
+            return ""
+        ours, theirs = self.checkpoint.width, self.source.width
+        if ours != theirs:
+            return f"its rows have {theirs} numbers, this folder's {ours}"
+        top = int(self.alignment.source_id.max(initial=-1)) if self.alignment is not None else -1
+        if top >= self.source.rows:
+            return f"it has {self.source.rows} rows, and row {top} was taken from the source"
+        return ""
 
     @property
     def roles(self) -> tuple[Role, ...]:

@@ -88,14 +88,10 @@ def _mean(table: Table, ids: Ids) -> torch.Tensor:
 def _differing(subject: Subject, old: Table, ids: Ids, rows: torch.Tensor) -> Ids:
     assert subject.alignment is not None
     inside = np.isin(ids, subject.taken, assume_unique=True)
-    wanted = subject.alignment.source_id[ids[inside]]
-    known = wanted < old.shape[0]
-    bad = ~known
-    theirs = old.rows(wanted[known]).to(rows.dtype)
-    ours = rows[torch.from_numpy(np.flatnonzero(inside)[known])]
+    theirs = old.rows(subject.alignment.source_id[ids[inside]]).to(rows.dtype)
+    ours = rows[torch.from_numpy(np.flatnonzero(inside))]
     bits = torch.int32 if rows.dtype == torch.float32 else torch.int16
-    bad[known] = (ours.view(bits) != theirs.view(bits)).any(1).numpy()
-    return np.asarray(ids[inside][bad])
+    return np.asarray(ids[inside][(ours.view(bits) != theirs.view(bits)).any(1).numpy()])
 
 
 def _same_tensors(subject: Subject) -> Check:
@@ -125,7 +121,7 @@ def _shapes(subject: Subject) -> Check:
         if shape != (checkpoint.rows, checkpoint.width):
             problems.append(f"the {role} table is {shape}, the input table {(checkpoint.rows, checkpoint.width)}")
     expected = {"the manifest": subject.manifest.rows if subject.manifest else None}
-    expected["the plan"] = len(subject.alignment.how) if subject.alignment is not None else None
+    expected["the plan"] = len(subject.plan.alignment.how) if subject.plan else None
     for place in (checkpoint.config, *(checkpoint.config.get(key) for key in TEXT)):
         if isinstance(place, dict):
             expected |= {f"config.json {key}": place[key] for key in SIZES if isinstance(place.get(key), int)}
@@ -134,8 +130,6 @@ def _shapes(subject: Subject) -> Check:
         for name, rows in expected.items()
         if rows is not None and rows != checkpoint.rows
     ]
-    if subject.source and subject.source.width != checkpoint.width:
-        problems.append(f"the source is {subject.source.width} wide")
     problems += [
         f"{ref.name} has {max(ref.shape)} numbers for {checkpoint.rows} rows"
         for ref in checkpoint.biases
