@@ -85,12 +85,10 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(2 if isinstance(error, click.UsageError) else error.exit_code)
-    except Terminated:
-        _say("Stopped by SIGTERM; nothing half written was left behind.")
-        sys.exit(143)
-    except (KeyboardInterrupt, click.Abort):
-        _say("Interrupted; nothing half written was left behind.")
-        sys.exit(130)
+    except (KeyboardInterrupt, click.Abort) as error:
+        terminated = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)  # click makes it an Abort
+        _say(f"{'Stopped by SIGTERM' if terminated else 'Interrupted'}; nothing half written was left behind.")
+        sys.exit(143 if terminated else 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from tokenadapt.corpus import Document
 from tokenadapt.vocab import LoadedTokenizer, byte_vocab
+from tokenadapt.vocab.components import steps
 from tokenadapt.vocab.types import ByteVocab, Kind
 
 ORDINARY: Final = (Kind.ORDINARY, Kind.BYTE)
@@ -129,7 +130,8 @@ def unreachable(subject: Subject) -> tuple[int, ...]:
         return ()
     ids = [index for index, kind in enumerate(vocab.kind) if kind == Kind.ORDINARY and vocab.token_bytes[index]]
     spelled = vocab.spell([vocab.token_bytes[index] or b"" for index in ids])
-    splitter = subject.backend.pre_tokenizer if vocab.rule == "byte-level" else None
+    cuts = {part["type"] for part in steps(subject.backend, "pre_tokenizer")}
+    splitter = subject.backend.pre_tokenizer if "ByteLevel" in cuts else None
     lost = []
     for index, pieces in zip(ids, spelled, strict=True):
         if pieces != [index] or (splitter is not None and _is_cut(splitter, vocab.token_bytes[index] or b"")):

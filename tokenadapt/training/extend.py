@@ -17,8 +17,9 @@ from tokenadapt.training.counts import Counts
 from tokenadapt.training.frame import Frame, added_token, byte_level
 from tokenadapt.training.like import kind_of, state_of
 from tokenadapt.training.options import TrainingOptions
-from tokenadapt.training.presets import State
+from tokenadapt.training.presets import State, build
 from tokenadapt.training.supertokens import TwoStage, continue_merges
+from tokenadapt.vocab.letters import from_letters
 from tokenadapt.vocab.load import LoadedTokenizer
 
 
@@ -75,9 +76,24 @@ def _assemble(state: State, frame: Frame, new: Sequence[tuple[str, str]], option
         **state, "truncation": None, "padding": None, "added_tokens": added,
         "model": {**state["model"], "vocab": vocab, "merges": merges},
     }  # fmt: skip
+    notes = list(frame.notes)
     if options.supertokens is not None:
         grown["pre_tokenizer"] = byte_level(frame.final)
-    return Assembled(grown, frame.roles, frame.chat_template, frame.model_max_length, notes=frame.notes)
+        if cut := _cut_tokens(frame.final, state["model"]["vocab"]):
+            notes.append(f"{cut:,} old tokens go over line breaks or digit groups, where text is now cut: unused.")
+    return Assembled(grown, frame.roles, frame.chat_template, frame.model_max_length, notes=tuple(notes))
+
+
+def _cut_tokens(final: State | None, vocab: dict[str, int]) -> int:
+    """How many tokens of whole characters the new pre-tokeniser always cuts."""
+    splitter, cut = build(final), 0
+    for token in vocab:
+        try:
+            text = (from_letters(token) or b"").decode()
+        except UnicodeDecodeError:
+            continue
+        cut += splitter is not None and len(splitter.pre_tokenize_str(text)) > 1
+    return cut
 
 
 def unchanged(frame: Frame, state: State) -> Frame:

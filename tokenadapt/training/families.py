@@ -71,6 +71,8 @@ def train_unigram(order: Order) -> Assembled:
     words = [(to_letters(piece.encode()), count) for piece, count in order.counts.ordered()]
     pieces = _sentencepiece(order, words, order.size + 1, settings)["pieces"]
     scores = {piece: score for piece, score, kind in pieces if kind == _NORMAL and piece not in order.frame.markers}
+    least = min(scores.values(), default=0.0)
+    scores |= {letter: least - 1 for letter in ALPHABET if letter not in scores}  # bytes that the corpus lacks
     return _unigram(order, scores, None, byte_level(order.frame.final))
 
 

@@ -97,9 +97,12 @@ class Chunks:
 
     def _places(self, stretch: str) -> NDArray[np.int64]:
         """Where a cut may be: starts of words or of graphemes, the first one at 0."""
-        if self.unit == "words":
-            sizes = [len(word) for word in self.words(stretch)]
-            return np.cumsum([0, *sizes[:-1]]) if sum(sizes) == len(stretch) else np.zeros(1, dtype=np.int64)
         if stretch.isascii() and "\r\n" not in stretch:
-            return np.arange(len(stretch))
-        return np.fromiter((match.start() for match in _GRAPHEME.finditer(stretch)), dtype=np.int64)
+            graphemes = np.arange(len(stretch))
+        else:
+            graphemes = np.fromiter((match.start() for match in _GRAPHEME.finditer(stretch)), dtype=np.int64)
+        if self.unit == "characters":
+            return graphemes
+        sizes = [len(word) for word in self.words(stretch)]
+        starts = np.cumsum([0, *sizes[:-1]]) if sum(sizes) == len(stretch) else np.zeros(1, dtype=np.int64)
+        return np.intersect1d(starts, graphemes)  # some word patterns cut before combining marks

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -76,15 +77,16 @@ def train(job: Job, progress_format: str = "silent") -> dict[str, Any]:
     return model
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path) -> None:
     sys.stdin.buffer.read()  # ends when the parent's end of the pipe closes, however the parent ended
+    shutil.rmtree(folder, ignore_errors=True)  # nobody else is left to do it
     os._exit(1)
 
 
 def main() -> None:
     """Train the job in the folder given, and leave `model.json` there."""
     folder = Path(sys.argv[1])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     job = pickle.loads((folder / "job.pickle").read_bytes())  # noqa: S301  # written by our parent a moment ago
     model = train_sentencepiece(job) if isinstance(job, SentencePieceJob) else train(job, progress_format="json")
     (folder / "model.json").write_text(json.dumps(model), encoding="utf-8")
