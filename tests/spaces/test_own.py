@@ -75,3 +75,15 @@ def test_states_want_a_model_and_a_depth():
     for wrong in ("self:states=2", "self:states=deep", "self:states=nan"):
         with pytest.raises(RequestError, match="relative depth"):
             open_space(wrong, **setting)
+
+
+def test_states_of_several_pieces_have_a_mean_of_their_own(cache_dir):
+    letters = [bytes([97 + n]) for n in range(20)]
+    new = [one + two for one in letters[:10] for two in letters[:8]]
+    setting = make_setting(letters, new)
+    space = open_space("self:states=0.5", model=FakeModel(setting.table), **vars(setting))
+    rows = space.missing(np.arange(80))
+    states = np.array([[ord(t[1:]) - 97, ord(t[:1]) - 97, 1] for t in new], dtype=float)
+    states /= np.linalg.norm(states, axis=1, keepdims=True)
+    about = states - states.mean(axis=0)
+    np.testing.assert_allclose(rows, about / np.linalg.norm(about, axis=1, keepdims=True), atol=0.02)

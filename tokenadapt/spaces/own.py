@@ -16,6 +16,7 @@ from tokenadapt.spaces.stored import Input, StoredVectors
 from tokenadapt.vocab.types import ByteVocab, Ids, Kind, Segmentation
 
 STATE_BATCH: Final = 16384  # tokens: what a kill may cost
+ENOUGH: Final = 64  # strings for a mean of their own
 
 
 class RowVectors:
@@ -61,7 +62,8 @@ class StateVectors:
     """`self:states=DEPTH`: the model's hidden state at the last piece of a token, at a relative depth.
 
     An old token is read as itself, any other string as its pieces, both after the token that begins a text: at a first
-    position a model keeps no meaning but an attention sink. States are taken about their mean over old tokens.
+    position a model keeps no meaning but an attention sink. States are taken about the mean of their own sort, read as
+    one token or as several, since a state's place in the text weighs more in it than its meaning.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class StateVectors:
         title = f"self:states={depth:g}"
         cache = VectorCache(title, identity)
         self.stored = StoredVectors(cache, self._encode, STATE_BATCH, name=title, progress=progress)
-        self._mean: Matrix | None = None
+        self._means: tuple[Matrix, Matrix] | None = None  # of single tokens, of several pieces
 
     def prepare(self) -> None:
         """Make the states of all old and missing tokens; the ranks of a run share the work."""
@@ -102,25 +104,40 @@ class StateVectors:
         return len(self.segmentation.start) - 1
 
     def _readable(self) -> Ids:
-        return np.flatnonzero(np.isin(self.vocab.kind, (Kind.ORDINARY, Kind.BYTE, Kind.ADDED)))
+        kind = np.asarray(self.vocab.kind)[: self.model.table("input").shape[0]]
+        return np.flatnonzero(np.isin(kind, (Kind.ORDINARY, Kind.BYTE, Kind.ADDED)))
 
     def _runs(self, index: Sequence[int] | Ids | range) -> list[tuple[int, ...]]:
         start, piece = self.segmentation.start, self.segmentation.piece
         return [tuple(piece[start[j] : start[j + 1]].tolist()) for j in index]
 
     def _about_mean(self, runs: Sequence[tuple[int, ...]]) -> Matrix:
-        if self._mean is None:
-            self.prepare()
-            some = self._readable()[:: max(1, len(self._readable()) // 8192)]
-            self._mean = self.stored.rows([(*self.begin, int(token)) for token in some]).mean(axis=0)
+        means = self._both_means()
         live = [row for row, run in enumerate(runs) if run]
-        out = np.zeros((len(runs), len(self._mean)), dtype=np.float32)
+        out = np.zeros((len(runs), len(means[0])), dtype=np.float32)
         if live:
-            out[live] = self.stored.rows([(*self.begin, *runs[row]) for row in live]) - self._mean
+            states = self.stored.rows([(*self.begin, *runs[row]) for row in live])
+            several = np.array([len(runs[row]) > 1 for row in live])[:, None]
+            out[live] = states - np.where(several, means[1], means[0])
         return unit(out)
+
+    def _both_means(self) -> tuple[Matrix, Matrix]:
+        if self._means is None:
+            self.prepare()
+            old = [(int(token),) for token in _some(self._readable())]
+            new = [run for run in self._runs(_some(np.arange(self._count()))) if len(run) > 1]
+            single = self.stored.rows([(*self.begin, *run) for run in old]).mean(axis=0)
+            several = self.stored.rows([(*self.begin, *run) for run in new]).mean(axis=0) if new else single
+            self._means = single, several if len(new) >= ENOUGH else single
+        return self._means
 
     def _encode(self, inputs: list[Input]) -> Matrix:
         return np.asarray(self.model.states([list(entry) for entry in inputs], [self.depth])[:, 0], dtype=np.float32)
+
+
+def _some(ids: Ids) -> Ids:
+    """At most some 8,192 of them, evenly."""
+    return ids[:: max(1, len(ids) // 8192)]
 
 
 def fingerprint(model: Model, probe: Sequence[int]) -> str:

@@ -101,8 +101,8 @@ class SpellingVectors:
     def _matrix(self, tokens: Iterable[bytes]) -> csr_array:
         """Rows of rarity by n-gram, of length one: (n, columns)."""
         runs = [sorted(self._number[gram] for gram in grams(token) if gram in self._number) for token in tokens]
-        start = np.concatenate(([0], np.cumsum([len(run) for run in runs]))).astype(np.int64)
-        column = np.array([number for run in runs for number in run], dtype=np.int64)
+        start = np.concatenate(([0], np.cumsum([len(run) for run in runs]))).astype(np.int32)
+        column = np.array([number for run in runs for number in run], dtype=np.int32)
         value = self._rarity[column]
         square = np.concatenate(([0], np.cumsum(value.astype(np.float64) ** 2)))
         length = np.sqrt(square[start[1:]] - square[start[:-1]])
