@@ -71,8 +71,9 @@ def _build(job: Job, staging: Path, clock: Clock, progress: Progress) -> tuple[M
 
 
 def _inputs(job: Job) -> tuple[Path, ...]:
+    """What the output may neither hold nor lie in. Beside a tokenizer's file it may lie: that is where people work."""
     tokenizer = job.setting.target_tokenizer.path
-    return (job.setting.checkpoint.folder, tokenizer if tokenizer.is_dir() else tokenizer.parent)
+    return (job.setting.checkpoint.folder, tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer)
 
 
 def _outcome(job: Job, manifest: Manifest, report: VerifyReport, clock: Clock, pushed: str | None) -> Outcome:
