@@ -129,7 +129,27 @@ METHODS: Final[dict[str, Method]] = {
             ("files",),
             "trans",
         ),
-        Method("sava", "a donor's row, mapped by a fit on copied tokens", "arXiv:2504.17025", ("donor",), "sava"),
+        Method(
+            "tokalign",
+            "one old row, by how tokens stand to shared ones",
+            "Li et al. 2025, arXiv:2506.03523",
+            ("corpus",),
+            "tokalign",
+        ),
+        Method(
+            "cw2v",
+            "learnt inside the hull of old rows by skip-gram",
+            "Mundra et al. 2024, arXiv:2407.05841",
+            ("corpus",),
+            "cw2v",
+        ),
+        Method(
+            "sava",
+            "a donor's row, mapped by a fit on copied tokens",
+            "Moroni et al. 2025, arXiv:2504.17025",
+            ("donor",),
+            "sava",
+        ),
     )
 }
 
