@@ -15,7 +15,13 @@ from tokenadapt.cli.session import Session
 @click.argument("output", type=click.Path())
 @click.option("--tokenizer", metavar="SPEC", help="The target tokenizer.  [default: the one beside the plan]")
 @click.option("--carry-chat", is_flag=True, help="Where the plan was made with it and --tokenizer is given.")
-@click.option("--verify", type=click.Choice(("auto", "tables", "files", "full")), default="auto", show_default=True)
+@click.option(
+    "--verify",
+    type=click.Choice(("auto", "tables", "files", "full")),
+    default="auto",
+    show_default=True,
+    help="How far to check the result.",
+)
 @click.option("--strict", is_flag=True, help="Treat warnings of the checks as errors.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists, in one step.")
 @click.option("--copy", is_flag=True, help="Copy shards that do not change, instead of linking them.")

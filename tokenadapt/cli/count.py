@@ -15,7 +15,10 @@ from tokenadapt.cli.session import Session
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Counts file to write (parquet).")
 @click.option("--merge", is_flag=True, help="The inputs are counts files: add them up.")
 @click.option("--supertokens", is_flag=True, help="Count stretches, which serve supertokens and ordinary BPE alike.")
-@click.option("--type", "type", type=click.Choice(["bpe", "unigram", "wordpiece", "sp-bpe", "sp-unigram"]))
+@click.option(
+    "--type", "type", type=click.Choice(["bpe", "unigram", "wordpiece", "sp-bpe", "sp-unigram"]),
+    help="Family that the counts are for.",
+)  # fmt: skip
 @cutting_options
 @reading_options
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
