@@ -27,6 +27,7 @@ MANIFEST = Manifest(
     changes=(Change("config.json", "eos_token_id", 2, 5),),
     chat="the target tokenizer's own chat template",
     versions={"tokenadapt": "0.1"},
+    verify={"level": "full", "checks": [{"verdict": "pass"}, {"verdict": "warning"}]},
 )
 FACTS = CardFacts(
     citations=("TokenAdapt, arXiv 2505.09738", "FVT, Gee et al. 2022, arXiv 2402.09977"),
@@ -69,6 +70,7 @@ def test_a_local_source_is_no_base_model_and_no_license_is_made_up():
         "`abc123`",
         "990-992, 995",
         "suppress_tokens",
+        "passed 2 checks at level `full`, 1 of which warn",
         "2505.09738",
         "arXiv 2402.09977",
         "tokenadapt verify",

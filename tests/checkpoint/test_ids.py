@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoConfig, GenerationConfig, LlamaConfig
 
 from tokenadapt.checkpoint.ids import end_ids, respeller, stale_ids, translate_config
@@ -208,6 +210,42 @@ def test_stale_ids_are_found_in_written_files():
     assert list(stale_ids({"text_config": {"vocab_size": 9}}, 10)) == [
         "config.json vocab_size is 9, the table has 10 rows in text_config"
     ]
+
+
+OLD = st.integers(0, 99)
+VALUES = st.one_of(OLD, st.none(), st.lists(OLD, max_size=4), st.just(-1))
+KEYS = st.sampled_from((*STALE.split(), "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"))
+CONFIGS = st.recursive(
+    st.dictionaries(KEYS, VALUES, max_size=6),
+    lambda inner: st.fixed_dictionaries({}, optional={"text_config": inner, "decoder": inner, "eos_token_id": VALUES}),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    config=CONFIGS,
+    generation=st.dictionaries(KEYS, VALUES),
+    known=st.sets(OLD),
+    roles=st.sets(st.sampled_from(list(ROLES))),
+)
+def test_every_id_that_is_left_is_a_new_one(config, generation, known, roles):
+    """Old ids are below 100, new ones from 900: what comes out is new, or nothing."""
+    made = translate_config(
+        {"model_type": "llama", **config}, generation, {old: 900 + old for old in known},
+        {role: ROLES[role] for role in roles}, rows=1000,
+    )  # fmt: skip
+
+    def ids(block):
+        for key, value in block.items():
+            if isinstance(value, dict):
+                yield from ids(value)
+            elif key not in ("vocab_size", "model_type"):
+                yield from value if isinstance(value, list) else [value]
+
+    left = [*ids(made.config), *ids(made.generation_config)]
+    assert all(token in (None, -1) or 900 <= token < 1000 for token in left)
+    assert made.config["vocab_size"] == 1000
 
 
 def bytes_vocab(tokens):

@@ -381,3 +381,14 @@ def test_the_command(spoilt):
     assert run.return_value == 1
     assert "special ids" in run.output
     assert "an ordinary token" in run.output
+
+
+@pytest.mark.real
+def test_a_real_model(bench, tmp_path):
+    model = bench / "stories15m"
+    out = small_road(model, bench / "gpt2", tmp_path / "out", padding=0)
+    report = verify(out, source=model)
+    assert report.ok, report.summary
+    assert verdicts(report)["logits of copied tokens"] == "pass"
+    rewrite(out, lambda tensors: tensors["model.norm.weight"].mul_(1.001))
+    assert failed(verify(out, source=model)) == {"untouched tensors", "logits of copied tokens"}

@@ -115,8 +115,17 @@ def _summary(manifest: Manifest) -> str:
         f"The model `{manifest.source.spec}`, given the tokenizer `{manifest.target.spec}` by "
         f"[tokenadapt](https://pypi.org/project/tokenadapt/) {manifest.versions.get('tokenadapt', '')}. "
         f"Its vocabulary tables are new ({rows}{before}; {tie}); every other tensor has the source's bytes. "
-        "No step of training was made unless noted below.\n"
+        f"No step of training was made unless noted below.{_verified(manifest)}\n"
     )
+
+
+def _verified(manifest: Manifest) -> str:
+    if not manifest.verify:
+        return ""
+    checks = manifest.verify.get("checks", ())
+    warnings = sum(check.get("verdict") == "warning" for check in checks)
+    told = f", {warnings} of which warn (see `transplant.json`)" if warnings else ""
+    return f" The result passed {len(checks)} checks at level `{manifest.verify.get('level')}`{told}."
 
 
 def _overlap(manifest: Manifest) -> str:
