@@ -91,6 +91,18 @@ def test_kill_at_random_moments_leaves_old_or_new_and_the_next_run_clears(kind, 
     assert last >= 0  # the children did replace the folder
 
 
+@pytest.mark.parametrize("kind", ["exchange", "two-renames"])
+def test_two_runs_at_once_leave_one_whole_folder(kind, out):
+    children = [start(out, kind) for _ in range(2)]
+    time.sleep(0.3)
+    for child in children:
+        child.kill()
+        child.wait()
+    sweep(out.parent)
+    assert content(out).isdigit()
+    assert names(out.parent) == ["out"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_leave_nothing_behind(number, out):
     for wait in (0.005, 0.02):

@@ -163,17 +163,18 @@ class _Run:
 
     def commit(self, overwrite: bool) -> None:
         """Put the staging folder in place."""
-        if not os.path.lexists(self.destination):
-            if not rename_to_free(self.staging, self.destination):
-                raise RequestError(f"The output {self.destination} appeared meanwhile.", "Name another output.")
-        elif not overwrite:
-            raise RequestError(f"The output {self.destination} appeared meanwhile.", "Name another output.")
-        elif not exchange(self.staging, self.destination):
+        there = os.path.lexists(self.destination)
+        if there and overwrite:
+            if exchange(self.staging, self.destination):
+                return
             os.write(self.lock, b"exchange")
             os.fsync(self.lock)
             _sync(self.staging.parent)
-            self.destination.rename(self.old)
-            self.staging.rename(self.destination)
+            with suppress(FileNotFoundError):  # another run is doing the same
+                self.destination.rename(self.old)
+            there = False
+        if there or not rename_to_free(self.staging, self.destination):
+            raise RequestError(f"The output {self.destination} appeared meanwhile.", "Name another output.")
 
     def settle(self) -> None:
         """Leave the destination whole, old or new, and nothing beside it."""

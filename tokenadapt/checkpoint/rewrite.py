@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -82,17 +83,21 @@ def write_shard(shard: Shard, path: Path, items: list[Item], advance: Advance) -
 
 
 def _stream(item: Item, new: BinaryIO, advance: Advance) -> str:
-    """Write the blocks of a table and return the hash of its bytes."""
+    """Write the blocks of a table and return the hash of its bytes, taken beside the writing."""
     assert item.blocks is not None
     digest, done = hashlib.sha256(), 0
-    for block in item.blocks():
-        if NAMES.get(block.dtype) != item.dtype:
-            raise ValueError(f"{item.name}: a block of {block.dtype} in a table of {item.dtype}")
-        data = block.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        new.write(data)
-        digest.update(data)
-        done += len(data)
-        advance(len(data))
+    with ThreadPoolExecutor(1) as beside:
+        hashed: Future[None] | None = None
+        for block in item.blocks():
+            if NAMES.get(block.dtype) != item.dtype:
+                raise ValueError(f"{item.name}: a block of {block.dtype} in a table of {item.dtype}")
+            data = block.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            if hashed is not None:
+                hashed.result()
+            hashed = beside.submit(digest.update, data)
+            new.write(data)
+            done += len(data)
+            advance(len(data))
     if done != item.nbytes:
         raise ValueError(f"{item.name}: {done} bytes came where {item.nbytes} were announced")
     return digest.hexdigest()

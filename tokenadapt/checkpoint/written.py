@@ -16,7 +16,7 @@ Blocks = Callable[[], Iterator[torch.Tensor]]
 
 @dataclass(frozen=True)
 class NewTable:
-    """A table to be written: `blocks` gives its rows in order, anew at each call."""
+    """A table to be written: `blocks` gives its rows in order, anew at each call, and leaves given blocks alone."""
 
     shape: tuple[int, int]
     dtype: torch.dtype
