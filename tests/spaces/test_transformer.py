@@ -216,3 +216,16 @@ def test_pickled_weights_are_not_read(cache_dir, tmp_path, encoder_folder):
     torch.save(BertModel.from_pretrained(encoder_folder).state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(RequestError, match="cannot load"):
         TransformerEncoder(str(tmp_path), SpaceOptions()).encode_texts(["red"])
+
+
+@pytest.mark.real
+def test_a_real_sentence_encoder_knows_its_animals(cache_dir, bench):
+    folder = bench / "minilm"
+    if "model_type" not in json.loads((folder / "config.json").read_text()):
+        pytest.skip("this copy of the encoder has lost its config.json")
+    made = TransformerEncoder(str(folder), SpaceOptions())
+    dog, puppy, algebra, upper, unknown = made.encode_texts(["dog", "puppy", "algebra", "DOG", "你好"])
+    assert dog @ puppy > 0.7 > 0.4 > dog @ algebra
+    assert np.array_equal(dog, upper)
+    assert not unknown.any()
+    assert made.limit == 256

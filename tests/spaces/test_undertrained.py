@@ -99,3 +99,16 @@ def test_a_model_of_childrens_stories_has_hardly_learned_its_russian(bench):
         if word.encode() in by_bytes
     } <= found
     assert not {by_bytes[word.encode()] for word in (" the", " little", " girl", " dog", " smiled")} & found
+
+
+@pytest.mark.real
+def test_the_glitch_tokens_of_smollm2(bench):
+    from safetensors.torch import load_file
+
+    from tokenadapt.vocab.load import load_tokenizer
+    from tokenadapt.vocab.read import byte_vocab
+
+    table = load_file(bench / "smollm2" / "model.safetensors")["model.embed_tokens.weight"]
+    vocab = byte_vocab(load_tokenizer(str(bench / "smollm2")))
+    found = {vocab.token_bytes[token] for token in undertrained(MemoryTable(table), vocab)}
+    assert found == {b"PlaneProtection", b"ManagementPlaneProtection", b" transistorsum", b" InstancePreprocess"}
