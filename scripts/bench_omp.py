@@ -45,7 +45,7 @@ def main() -> None:
     targets = torch.randn(given.targets, given.width, generator=generator)
 
     begin = time.perf_counter()
-    found = pursue(atoms, targets, given.k, gram_bytes=0 if given.residuals else 1 << 40)
+    found = pursue(atoms, targets, given.k, use_gram=not given.residuals)
     ours = (time.perf_counter() - begin) / given.targets
 
     begin = time.perf_counter()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 GRAM_BYTES: Final = 2 << 30  # a larger Gram matrix is not held: correlations come from the residuals instead
+GRAM_GAIN: Final = 12  # adding up a row of the Gram matrix costs about as much as 24 columns of a matrix product
 BLOCK_BYTES: Final = 64 << 20  # correlations of one block of targets
 NOTHING: Final = 1e-5  # correlation, in units of the target's norm, that counts as none
 DEPENDENT: Final = 1e-6  # share of an atom outside the span of those chosen that counts as none
@@ -30,16 +31,19 @@ def pursue(
     targets: Tensor,
     k: int,
     *,
-    gram_bytes: int = GRAM_BYTES,
+    use_gram: bool | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> Sparse:
     """At most `k` rows of `atoms` (A, d) and coefficients whose sum is nearest to each row of `targets` (M, d).
 
     Each step takes the atom with the largest product with what is left, then fits all that were taken anew. It ends
     where nothing correlates with the rest, or an atom adds no direction; never more atoms than the width.
+    `use_gram` None: where the Gram matrix fits in memory and is the faster way on a CPU.
     """
     k = min(k, *atoms.shape)
-    gram = atoms @ atoms.T if atoms.shape[0] ** 2 * 4 <= gram_bytes else None
+    if use_gram is None:
+        use_gram = atoms.shape[0] ** 2 * 4 <= GRAM_BYTES and k * GRAM_GAIN <= atoms.shape[1] and not atoms.is_cuda
+    gram = atoms @ atoms.T if use_gram else None
     block = max(1, BLOCK_BYTES // (4 * max(1, atoms.shape[0])))
     parts = []
     for first in range(0, len(targets), block):
