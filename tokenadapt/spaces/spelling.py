@@ -54,6 +54,7 @@ class SpellingVectors:
         self._number: dict[bytes, int] = {}  # n-gram -> column
         self._rarity = np.zeros(0, dtype=np.float32)  # (columns,)
         self._weight: Matrix | None = None  # (columns, WIDTH)
+        self._kept: dict[str, Matrix] = {}  # vectors of all old and of all missing tokens, once asked for
 
     def prepare(self) -> None:
         """Fit, unless that was done."""
@@ -65,15 +66,23 @@ class SpellingVectors:
 
     def source(self, ids: Ids) -> Matrix:
         """Vectors of old tokens."""
-        return self._vectors([self.old.token_bytes[token] for token in ids])
+        return self._all("old", self.old.token_bytes)[ids]
 
     def missing(self, index: Ids) -> Matrix:
         """Vectors of missing tokens by position."""
-        return self._vectors([self.wanted[j] for j in index])
+        return self._all("missing", self.wanted)[index]
 
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
         """Vectors of any strings."""
         return self._vectors([text.encode() for text in texts])
+
+    def _all(self, name: str, tokens: Sequence[bytes | None]) -> Matrix:
+        """Vectors of a whole vocabulary: 512 bytes a token, which is little beside spelling them again."""
+        if name not in self._kept:
+            self.prepare()
+            parts = [self._vectors(tokens[at : at + BLOCK]) for at in range(0, len(tokens), BLOCK)]
+            self._kept[name] = np.concatenate([*parts, np.zeros((0, WIDTH), dtype=np.float32)])
+        return self._kept[name]
 
     def _fit(self, ids: Ids, advance: Any) -> Matrix:
         """Weights of n-grams, (columns, WIDTH): ridge regression of the rows about their mean, without a constant."""
