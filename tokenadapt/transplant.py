@@ -35,6 +35,13 @@ def transplant(options: TransplantOptions, progress: Progress = SILENT) -> Outco
     return run_job(Job(setting, options, choose(options, setting.roles), overlap), clock, progress)
 
 
+def share_encoding(options: TransplantOptions) -> None:
+    """What every process of a torchrun but the first does: its share of the encoding. Only the first one writes."""
+    setting = prepare(options, SILENT)
+    job = Job(setting, options, choose(options, setting.roles), measure_overlap(setting))
+    make(job, source_model(setting, options, SILENT), SILENT)
+
+
 def run_job(job: Job, clock: Clock, progress: Progress = SILENT) -> Outcome:
     """Make the rows, write the result beside its place, check it, put it there, and upload it where asked."""
     options, checkpoint = job.options, job.setting.checkpoint

@@ -63,8 +63,13 @@ def transplant(ctx: click.Context, /, config: str | None, dry_run: bool, as_json
 
         show_dry_run(estimate(options, session.progress()), as_json)
         return
+    from tokenadapt.spaces.ranks import ranks
+    from tokenadapt.transplant import share_encoding
     from tokenadapt.transplant import transplant as run
 
+    if ranks().rank:
+        share_encoding(options)
+        return
     show_outcome(run(options, session.progress()), session, as_json)
 
 
