@@ -51,13 +51,13 @@ def show_figures(figures: Sequence[Mapping[str, Any]], title: str) -> None:
             (
                 item["name"], f"{item['vocabulary']:,}", f"{text['bytes_per_token']:.3f}",
                 f"{text['tokens_per_word']:.3f}", f"{item['used_share']:.1%}",
-                f"{several / max(1, text['tokens']):.1%}", f"{item['unreachable']:,}",
+                f"{several / max(1, text['tokens']):.1%}", f"{item['unreachable']:,}", f"{item['unknown_tokens']:,}",
                 f"{text['lossless_documents']}/{text['documents']}", f"{item['encode_bytes_per_second'] / 1e6:.1f}",
                 f"{item['decode_bytes_per_second'] / 1e6:.1f}",
             )
         )  # fmt: skip
     columns = [
-        "tokenizer", "tokens", "bytes/token", "tokens/word", "used", "of several words", "unreachable",
+        "tokenizer", "tokens", "bytes/token", "tokens/word", "used", "of several words", "unreachable", "unknown",
         "lossless", "encode MB/s", "decode MB/s",
     ]  # fmt: skip
     table(title, columns, rows, right=range(1, len(columns)))

@@ -64,6 +64,7 @@ class Figures:
     used: int  # ids that the text uses
     words_per_token: dict[int, int]  # words in a token -> occurrences in the text
     unreachable: tuple[int, ...]  # ids that no text can give
+    unknown: int  # unknown tokens that the text gave: characters that are lost
     encode_speed: float
     decode_speed: float
 
@@ -74,8 +75,8 @@ class Figures:
             "used_share": self.used / max(1, self.vocabulary),
             "texts": [text.as_dict() for text in self.texts],
             "words_per_token": {str(words): count for words, count in sorted(self.words_per_token.items())},
-            "unreachable": len(self.unreachable), "encode_bytes_per_second": self.encode_speed,
-            "decode_bytes_per_second": self.decode_speed,
+            "unreachable": len(self.unreachable), "unknown_tokens": self.unknown,
+            "encode_bytes_per_second": self.encode_speed, "decode_bytes_per_second": self.decode_speed,
         }  # fmt: skip
 
 
@@ -102,7 +103,7 @@ def measure(subject: Subject, documents: Sequence[Document]) -> Figures:
     live = int(np.count_nonzero(subject.vocab.kind != Kind.GAP))
     return Figures(
         subject.name, live, rows, int((counts > 0).sum()), per_token, unreachable(subject),
-        size / max(1e-9, encoded - began), size / max(1e-9, decoded - encoded),
+        _unknown(backend, counts), size / max(1e-9, encoded - began), size / max(1e-9, decoded - encoded),
     )  # fmt: skip
 
 
@@ -113,6 +114,13 @@ def _text_figures(
         label, sum(len(texts[i].encode()) for i in at), sum(len(texts[i].split()) for i in at),
         sum(len(ids[i]) for i in at), len(at), sum(texts[i] == back[i] for i in at),
     )  # fmt: skip
+
+
+def _unknown(backend: Tokenizer, counts: NDArray[np.int64]) -> int:
+    """How often the model gave up: only models with an unknown token of their own do."""
+    name = getattr(backend.model, "unk_token", None)
+    index = backend.token_to_id(name) if name else None
+    return 0 if index is None else int(counts[index])
 
 
 def words_by_id(vocab: ByteVocab) -> NDArray[np.int64]:

@@ -94,7 +94,12 @@ def wordpiece_frame(options: TrainingOptions) -> Frame:
     }  # fmt: skip
     words = {"type": "BertPreTokenizer"}
     decoder = {"type": "WordPiece", "prefix": "##", "cleanup": False}
-    return with_specials(Frame("wordpiece", words, words, normalizer, decoder, template, roles=roles), options)
+    note = (
+        "WordPiece gives words back, not text: runs of blanks, line breaks and control characters are lost, and "
+        "characters that the corpus lacks become the unknown token."
+    )
+    frame = Frame("wordpiece", words, words, normalizer, decoder, template, roles=roles, notes=(note,))
+    return with_specials(frame, options)
 
 
 def sentencepiece_frame(options: TrainingOptions) -> Frame:
