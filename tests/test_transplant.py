@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.tiny import FAMILIES, LINES
+from tests.tiny import FAMILIES, LINES, save_tiny
 from tokenadapt.checkpoint.saved_plan import load_plan
 from tokenadapt.errors import RequestError, VerificationError
 from tokenadapt.recipe import TransplantOptions
@@ -132,3 +132,11 @@ def test_padding_rows_are_there_and_never_win(tiny_checkpoint, targets, tmp_path
     assert outcome.overlap.target_rows % 64 == 0
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert model.get_input_embeddings().weight.shape[0] == outcome.overlap.target_rows > len(tokenizer)
+
+
+def test_a_donor_is_read_with_its_own_tokenizer(tiny_checkpoint, tokenizers, targets, tmp_path):
+    donor = save_tiny(tmp_path / "donor", tokenizers["unigram"], seed=5)
+    run(tiny_checkpoint, targets / "unigram", tmp_path / "out", method="omp:k=4", donor=str(donor))
+    assert json.loads((tmp_path / "out" / "transplant.json").read_text())["verify"]["ok"]
+    with pytest.raises(RequestError, match="donor"):
+        run(tiny_checkpoint, targets / "unigram", tmp_path / "none", method="omp:k=4")

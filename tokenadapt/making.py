@@ -10,6 +10,7 @@ import torch
 
 from tokenadapt.checkpoint.tokenizer_files import SAMPLES
 from tokenadapt.checkpoint.verify.running import bytes_in_memory, free_memory
+from tokenadapt.donor import open_donor
 from tokenadapt.finishing import add_bias, calibrate_norms
 from tokenadapt.forward import Sampling
 from tokenadapt.methods import Chosen, parse_method
@@ -143,6 +144,7 @@ def _make_role(job: Job, model: Model, space: Space | None, role: Role, progress
         model=model,
         space=space,
         corpus=_corpus(options, progress),
+        donor=open_donor(options),
         seed=options.seed,
         progress=progress,
     )
