@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,6 +68,20 @@ def longest_input(tokenizer: Any, config: Any, usage: Usage) -> int:
         positions -= 8 if positions > 64 else 0  # RoBERTa and its kin count from pad id + 1
     said = [tokenizer.model_max_length, positions, usage.longest, LONGEST]
     return min(int(limit) for limit in said if limit and 0 < limit < 1_000_000)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars of transformers' own: progress is this program's matter."""
+    from transformers.utils import logging as bars
+
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 class TransformerEncoder:
@@ -169,7 +184,8 @@ class TransformerEncoder:
             place = self.spec  # the snapshot at hand holds no code
             options["revision"] = self.options.revision or "main"
         try:
-            return getattr(transformers, auto).from_pretrained(place, trust_remote_code=trust, **options)
+            with quiet():
+                return getattr(transformers, auto).from_pretrained(place, trust_remote_code=trust, **options)
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = " ".join(str(error).split())
             if "trust_remote_code" in reason:
