@@ -6,17 +6,18 @@ A recipe is a YAML file whose keys are a command's options, spelled as on the co
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from tokenadapt.errors import RequestError
 
 SHIPPED: Final = Path(__file__).parent / "recipes"
+DTYPES: Final = ("float32", "bfloat16", "float16")
+LEVELS: Final = ("auto", "tables", "files", "full")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,15 @@ class TransplantOptions:
     push_to_hub: str | None = None
     public: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises RequestError for values that no run can have, wherever they come from."""
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise RequestError(f"--dtype {self.dtype} is no type of tables.", f"Say one of: {', '.join(DTYPES)}.")
+        if self.verify not in LEVELS:
+            raise RequestError(f"--verify {self.verify} is no level.", f"Say one of: {', '.join(LEVELS)}.")
+        if not math.isfinite(self.bias_per_piece):
+            raise RequestError(f"--bias-per-piece {self.bias_per_piece} is no bias.", "Give a number, -2 for example.")
+
 
 Options = TypeVar("Options")
 
@@ -66,6 +76,8 @@ def read_recipe(name_or_file: str) -> dict[str, Any]:
 
     Raises RequestError where there is no such recipe or it is no mapping.
     """
+    import yaml
+
     path = shipped().get(name_or_file) or Path(name_or_file).expanduser()
     if not path.is_file():
         raise RequestError(
@@ -98,6 +110,8 @@ def with_recipe(options: Options, recipe: Mapping[str, Any], explicit: frozenset
 
 def to_yaml(options: Any) -> str:
     """A dataclass of options as YAML, without those that stand at their default."""
+    import yaml
+
     kept = {}
     for field in fields(options):
         value = getattr(options, field.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from tokenadapt.recipe import TransplantOptions
 from tokenadapt.vocab import align, byte_vocab, parse_maps, segment
 from tokenadapt.vocab.load import LoadedTokenizer, load_tokenizer
 from tokenadapt.vocab.types import Alignment, ByteVocab, Segmentation
+
+_FITS = 0.9  # of a tokenizer's ids lie inside its model's table: Gemma 3 has a few more tokens than rows
+_USUAL = 0.5  # of a table's rows have a token: tables are padded, but by less
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,17 @@ def _source_tokenizer(options: TransplantOptions, folder: Path, checkpoint: Sour
             f"The model {options.model} has no tokenizer that can be read: {error.message}",
             "Put the model's own tokenizer files into its folder.",
         ) from error
-    used = sum(1 for index in tokenizer.backend.get_vocab().values() if index < checkpoint.rows)
-    if used < min(len(tokenizer.backend.get_vocab()), checkpoint.rows) * 0.9:
+    ids, rows = tokenizer.backend.get_vocab().values(), checkpoint.rows
+    used = sum(1 for index in ids if index < rows)
+    if used < _FITS * len(ids):
         raise RequestError(
-            f"The tokenizer in {options.model} does not fit its model: {len(tokenizer.backend.get_vocab())} tokens, "
-            f"{checkpoint.rows} rows, {used} ids inside the table.",
+            f"The tokenizer in {options.model} does not fit its model: {len(ids):,} tokens, {rows:,} rows, "
+            f"{used:,} ids inside the table.",
             "Put the tokenizer that the model was trained with into its folder.",
         )
+    if used < _USUAL * rows:
+        note = f"The tokenizer in {options.model} names only {used:,} of the model's {rows:,} rows: is it the model's?"
+        return dataclasses.replace(tokenizer, notes=(*tokenizer.notes, note))
     return tokenizer
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tokenadapt.cli.session import Session
+from tokenadapt.recipe import LEVELS
 
 
 @click.command(short_help="Apply the plan of a transplant to another checkpoint of the same vocabulary.")
@@ -17,7 +18,7 @@ from tokenadapt.cli.session import Session
 @click.option("--carry-chat", is_flag=True, help="Where the plan was made with it and --tokenizer is given.")
 @click.option(
     "--verify",
-    type=click.Choice(("auto", "tables", "files", "full")),
+    type=click.Choice(LEVELS),
     default="auto",
     show_default=True,
     help="How far to check the result.",

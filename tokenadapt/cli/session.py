@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tokenadapt.errors import RequestError
 from tokenadapt.progress import Progress, for_terminal
 
 
@@ -28,10 +31,27 @@ class Session:
         console.setLevel(logging.ERROR if self.quiet else logging.INFO if self.verbose else logging.WARNING)
         console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         logger.addHandler(console)
+        self._quieten_libraries()
         if self.log_file:
-            file = logging.FileHandler(self.log_file, encoding="utf-8")
+            try:
+                file = logging.FileHandler(self.log_file, encoding="utf-8")
+            except OSError as error:
+                raise RequestError(
+                    f"The log file {self.log_file} cannot be written ({error.strerror}).",
+                    "Name a file in a folder that exists and that you may write.",
+                ) from error
             file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
             logger.addHandler(file)
+
+    def _quieten_libraries(self) -> None:
+        """Before they are imported: their own lines and bars say nothing that ours do not.
+
+        Bars of downloads stay on a terminal, where nothing else shows how far a download is.
+        """
+        if not self.verbose:
+            os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        if self.quiet or not sys.stderr.isatty():
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
     def progress(self) -> Progress:
         """The progress that fits where standard error goes."""

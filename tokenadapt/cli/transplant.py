@@ -8,11 +8,10 @@ import click
 from click.core import ParameterSource
 
 from tokenadapt.cli.session import Session
+from tokenadapt.recipe import DTYPES, LEVELS
 
 if TYPE_CHECKING:
     from tokenadapt.recipe import TransplantOptions
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @click.command(short_help="Give a pretrained model another tokenizer and write the checkpoint.")
@@ -36,7 +35,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 @click.option("--corpus", multiple=True, metavar="SPEC", help="Text for methods that want some; repeatable.")
 @click.option("--donor", metavar="MODEL", help="A model that has the target tokenizer, for methods that want one.")
 @click.option("--seed", type=int, help="[default: 0]")
-@click.option("--verify", type=click.Choice(("auto", "tables", "files", "full")), help="How far to check the result.")
+@click.option("--verify", type=click.Choice(LEVELS), help="How far to check the result.")
 @click.option("--strict", is_flag=True, help="Treat warnings of the checks as errors.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists, in one step.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, without reading weights or writing.")

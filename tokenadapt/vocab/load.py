@@ -153,4 +153,4 @@ def _unreadable(spec: str, path: Path, error: Exception) -> RequestError:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    return lines[0][:300].rstrip(".") + "."
