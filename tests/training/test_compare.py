@@ -109,7 +109,7 @@ def test_count_train_and_compare_end_to_end(tmp_path):
     found = json.loads(invoke(*compared, "--json"))
     assert [item["texts"][-1]["label"] for item in found["tokenizers"]] == ["all", "all"]
     assert found["shared_byte_strings"][0][1] > 256
-    assert "".join(found["sample"][str(tmp_path / "text")]) == "".join(found["sample"][str(tmp_path / "plain")])
+    assert "".join(found["sample"]["text"]) == "".join(found["sample"]["plain"])
 
 
 def test_a_recipe_sets_what_the_command_line_leaves_open(tmp_path):
@@ -134,7 +134,7 @@ def test_bad_lines_are_counted_in_the_summary(tmp_path):
     assert "Skipped: 1 x json" in output
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_signal_ends_the_trainer_at_once_and_leaves_nothing(tmp_path, sent, code):
     letters = [chr(97 + at) for at in range(26)]

@@ -39,7 +39,11 @@ def compare_tokenizers(
     documents = [d for d in read_corpus(texts, reading, progress=session.progress()) if d.text]
     if not documents:
         raise RequestError("The text to compare on is empty.", "Name another with --text.")
-    subjects = [Subject.of(load_tokenizer(spec, trust_remote_code=trust)) for spec in tokenizers]
+    names = short_names(tokenizers)
+    subjects = [
+        Subject.of(load_tokenizer(spec, trust_remote_code=trust), name)
+        for spec, name in zip(tokenizers, names, strict=True)
+    ]
     figures = [measure(subject, documents).as_dict() for subject in subjects]
     shared = [[overlap(one, other) for other in subjects] for one in subjects]
     line = sample_line([document.text for document in documents])
@@ -51,5 +55,11 @@ def compare_tokenizers(
     shown.show_figures(figures, "All text")
     shown.show_by_label(figures)
     rows = [(subject.name, *(f"{count:,}" for count in row)) for subject, row in zip(subjects, shared, strict=True)]
-    table("Byte strings that are tokens of both", ["", *tokenizers], rows, right=range(1, len(tokenizers) + 1))
+    table("Byte strings that are tokens of both", ["", *names], rows, right=range(1, len(names) + 1))
     shown.show_samples(samples)
+
+
+def short_names(specs: tuple[str, ...]) -> list[str]:
+    """The last part of each path or id, where that tells them apart."""
+    short = [spec.rstrip("/").rsplit("/", 1)[-1] for spec in specs]
+    return short if len(set(short)) == len(short) else list(specs)
