@@ -12,8 +12,8 @@ from tokenadapt.cli.session import Session, table
 
 if TYPE_CHECKING:
     from tokenadapt.estimate import Estimate
-    from tokenadapt.overlap import Overlap
     from tokenadapt.outcome import Outcome
+    from tokenadapt.overlap import Overlap
 
 REASONS = {
     "copied": "copied: the same bytes",
