@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -123,7 +122,7 @@ def test_an_index_that_leads_nowhere_or_out(work, shard, word):
     tensors = load_file(work / "model" / "model.safetensors")
     (work / "model" / "model.safetensors").unlink()
     save_file(tensors, work / "model" / "a.safetensors", metadata={"format": "pt"})
-    places = {name: "a.safetensors" for name in tensors} | {TABLE: shard}
+    places = dict.fromkeys(tensors, "a.safetensors") | {TABLE: shard}
     (work / "model" / INDEX).write_text(json.dumps({"weight_map": places}))
     assert word in fails(work)
 

@@ -14,6 +14,7 @@ from tokenadapt.checkpoint.source import SourceCheckpoint, open_source
 from tokenadapt.errors import RequestError
 from tokenadapt.plan import BLOCK_ROWS, Plan, Role, Table
 from tokenadapt.vocab import byte_vocab, load_tokenizer
+from tokenadapt.vocab.maps import TokenNames
 from tokenadapt.vocab.types import ByteVocab, How
 
 NEAREST = 5
@@ -61,22 +62,21 @@ def explain(folder: Path, tokens: Sequence[str]) -> tuple[Explanation, ...]:
     saved = load_plan(folder)
     checkpoint = open_source(folder)
     vocab = byte_vocab(load_tokenizer(str(folder)))
-    ids = [_find(vocab, token, len(saved.alignment.how)) for token in tokens]
+    names = TokenNames(vocab)
+    ids = [_find(names, token, len(saved.alignment.how)) for token in tokens]
     return tuple(_explain(index, saved, checkpoint, vocab) for index in ids)
 
 
-def _find(vocab: ByteVocab, token: str, rows: int) -> int:
+def _find(names: TokenNames, token: str, rows: int) -> int:
     if token.startswith("#") and token[1:].isdecimal():
         if int(token[1:]) < rows:
             return int(token[1:])
         raise RequestError(f"There is no row {token}: the table has {rows}.", "Give an id below that.")
-    if token in vocab.text:
-        return vocab.text.index(token)
-    [pieces] = vocab.encode([token])
-    exact = [index for index, spelled in enumerate(vocab.token_bytes) if spelled == token.encode()]
-    if exact:
-        return exact[0]
-    shown = " ".join(repr(_text(vocab, piece)) for piece in pieces)
+    found = names.find(token)
+    if found is not None:
+        return found
+    [pieces] = names.vocab.encode([token])
+    shown = " ".join(repr(_text(names.vocab, piece)) for piece in pieces)
     raise RequestError(
         f"{token!r} is no token of this vocabulary: it is read as {shown}.",
         "Give one token: a text with its leading space, a spelling of the vocabulary, or #ID.",

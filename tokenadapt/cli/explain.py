@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tokenadapt.cli.session import table
+
+if TYPE_CHECKING:
+    from tokenadapt.explain import Contribution
+
+SHOWN = 12  # old tokens of a row: the mean of a vocabulary has all of them
 
 
 @click.command(short_help="Show how single rows of a result were made.")
@@ -35,8 +42,16 @@ def explain(folder: Path, tokens: tuple[str, ...], as_json: bool) -> None:
                 f"  {role.role} row, by {role.made_by}; norm {role.norm:.3g}, "
                 f"copied rows {middle:.3g} (from {low:.3g} to {high:.3g})"
             )
-            cells = [(each.source_id, repr(each.token), f"{each.weight:.4f}") for each in role.contributions]
-            if cells:
-                table("", ("old id", "old token", "weight"), cells, right=(0, 2))
+            _show_mix(role.contributions)
             near = ", ".join(f"{text!r} {cosine:.3f}" for _, text, cosine in role.nearest)
             click.echo(f"  nearest now: {near}")
+
+
+def _show_mix(mix: Sequence[Contribution]) -> None:
+    """The old tokens of a row with their weights; of many, those that weigh most."""
+    shown = mix if len(mix) <= SHOWN else sorted(mix, key=lambda each: -abs(each.weight))[:SHOWN]
+    cells = [(each.source_id, repr(each.token), f"{each.weight:.4g}") for each in shown]
+    if cells:
+        table("", ("old id", "old token", "weight"), cells, right=(0, 2))
+    if len(mix) > len(shown):
+        click.echo(f"  ... and {len(mix) - len(shown):,} more old tokens; --json lists all.")

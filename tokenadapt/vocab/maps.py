@@ -38,7 +38,7 @@ def parse_maps(
         wanted[name] = text
     if not wanted:
         return {}
-    new, old = _Names(target), _Names(source)
+    new, old = TokenNames(target), TokenNames(source)
     maps = {}
     for name, text in wanted.items():
         index = new.find(name)
@@ -51,8 +51,8 @@ def parse_maps(
     return maps
 
 
-class _Names:
-    """A vocabulary as users name its tokens."""
+class TokenNames:
+    """A vocabulary as users name its tokens: on the command line and in files of maps."""
 
     def __init__(self, vocab: ByteVocab) -> None:
         self.vocab = vocab
