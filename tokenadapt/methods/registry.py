@@ -79,6 +79,7 @@ METHODS: Final[dict[str, Method]] = {
             ("space",),
             "hybrid",
         ),
+        Method("learned", "pieces, corrected by what old tokens and their pieces teach", "this project", (), "learned"),
         Method("merge", "means down the target's merge tree", "Yamaguchi et al. 2024, arXiv:2406.11477", (), "merge"),
         Method(
             "align",

@@ -1,0 +1,125 @@
+"""Rows by what the source vocabulary itself teaches: how a token's row follows from the rows of its pieces."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokenadapt.methods import ragged
+from tokenadapt.methods.halves import Runs, spell_by_halves
+from tokenadapt.methods.options import Bound, Share
+from tokenadapt.methods.pieces import readable
+from tokenadapt.plan import Dense, Problem, Table
+from tokenadapt.vocab.types import ByteVocab, Ids
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+STRENGTHS: Final = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # ridge, in units of a feature's mean square
+HELD_OUT: Final = 10  # every tenth old token chooses the strength
+FEWEST: Final = 200  # old tokens of several pieces below which nothing can be learned
+BLOCK: Final = 4096
+SIZES: Final = 5  # two pieces, three, ... and this many or more
+
+
+def learned(problem: Problem, *, most: Annotated[int, Bound(1000)] = 60_000, share: Share = 1.0) -> Dense:
+    """The mean of the pieces, corrected by a ridge regression that old tokens taught.
+
+    Every old token is spelled with pieces of its own: the two halves of its merge, or one to three levels deeper at
+    random. Its row less the mean of its pieces' rows is the target; the features are the rows of the mean, the first
+    and the last piece, the number of pieces and the number of bytes. The strength of the ridge is the best of six on
+    held-out old tokens; where fewer than 200 old tokens teach, the mean of the pieces stays as it is. `most` bounds the
+    old tokens that teach, `share` scales the correction. Sums are float64.
+    """
+    taught = spell_by_halves(problem.source, problem.ordinary, seed=problem.seed)
+    if len(taught.tokens) < FEWEST:
+        log.warning("only %d old tokens consist of two others: too few to learn from", len(taught.tokens))
+        share = 0.0
+    if len(taught.tokens) > most:
+        drawn = np.random.default_rng(problem.seed).permutation(len(taught.tokens))[:most]
+        taught = taught.take(np.sort(drawn))
+    weights = _fit(problem.table, problem.source, taught) if share else np.zeros((_width(problem), problem.width))
+    cut = readable(problem)
+    rows = torch.zeros(len(cut.token_length), problem.width)
+    sizes = _byte_lengths(problem.target, problem.alignment.missing)
+    runs = Runs(problem.alignment.missing, cut.start, cut.piece)
+    for first, last, mean, features in _features(problem.table, runs, sizes):
+        rows[first:last] = torch.from_numpy(mean + share * (features @ weights)).float()
+    return Dense(rows, np.asarray(cut.counts == 0))
+
+
+def _width(problem: Problem) -> int:
+    """Number of features."""
+    return 3 * problem.width + SIZES + 2
+
+
+def _fit(table: Table, vocab: ByteVocab, taught: Runs) -> Floats:
+    """Coefficients (features, D) of the strength that predicts held-out old tokens best."""
+    held = np.arange(len(taught.tokens)) % HELD_OUT == 0
+    gram, cross = _moments(table, vocab, taught.take(np.flatnonzero(~held)))
+    scale = np.maximum(gram.diagonal(), 1e-12)
+    best: tuple[float, Floats] | None = None
+    for strength in STRENGTHS:
+        weights: Floats = np.linalg.solve(gram + np.diag(strength * scale), cross).astype(np.float64)
+        left = _unexplained(table, vocab, taught.take(np.flatnonzero(held)), weights)
+        log.info("learned: strength %g leaves %.3f of what the mean of the pieces leaves", strength, left)
+        if best is None or left < best[0]:
+            best = (left, weights)
+    assert best is not None
+    return best[1]
+
+
+def _moments(table: Table, vocab: ByteVocab, taught: Runs) -> tuple[Floats, Floats]:
+    """X^T X and X^T Y over the old tokens that teach."""
+    gram: Floats | None = None
+    cross: Floats | None = None
+    for first, last, mean, features in _features(table, taught, _byte_lengths(vocab, taught.tokens)):
+        goal = table.rows(taught.tokens[first:last]).double().numpy() - mean
+        part, product = features.T @ features, features.T @ goal
+        gram = part if gram is None else gram + part
+        cross = product if cross is None else cross + product
+    assert gram is not None
+    assert cross is not None
+    return gram, cross
+
+
+def _unexplained(table: Table, vocab: ByteVocab, held: Runs, weights: Floats) -> float:
+    """Share of the squared distance from the mean of the pieces that the correction leaves."""
+    before = after = 0.0
+    for first, last, mean, features in _features(table, held, _byte_lengths(vocab, held.tokens)):
+        goal = table.rows(held.tokens[first:last]).double().numpy() - mean
+        before += float((goal**2).sum())
+        after += float(((goal - features @ weights) ** 2).sum())
+    return after / max(before, 1e-300)
+
+
+def _features(table: Table, runs: Runs, sizes: Ids) -> Iterator[tuple[int, int, Floats, Floats]]:
+    """Per block of tokens: first, last, the mean of their pieces (n, D), and their features (n, 3 D + SIZES + 2)."""
+    total = len(runs.start) - 1
+    for first in range(0, total, BLOCK):
+        last = min(first + BLOCK, total)
+        start = runs.start[first : last + 1]
+        pieces = runs.piece[start[0] : start[-1]]
+        start = start - start[0]
+        counts = np.diff(start)
+        ids, where = np.unique(pieces, return_inverse=True)
+        rows = table.rows(ids).double().numpy()[where] if len(ids) else np.zeros((0, table.shape[1]))
+        owner = ragged.owners(start)
+        mean = np.zeros((last - first, table.shape[1]))
+        np.add.at(mean, owner, rows)
+        mean /= np.maximum(counts, 1)[:, None]
+        full = counts > 0
+        head, tail = np.zeros_like(mean), np.zeros_like(mean)
+        head[full], tail[full] = rows[start[:-1][full]], rows[start[1:][full] - 1]
+        kinds = np.eye(SIZES)[np.clip(counts - 2, 0, SIZES - 1)]
+        more = np.stack([np.log1p(sizes[first:last]), np.ones(last - first)], axis=1)
+        yield first, last, mean, np.concatenate([mean, head, tail, kinds, more], axis=1)
+
+
+def _byte_lengths(vocab: ByteVocab, ids: Ids) -> Ids:
+    return np.array([len(vocab.token_bytes[index] or b"") for index in ids.tolist()], dtype=np.int64)
