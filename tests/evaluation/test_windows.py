@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tokenadapt.errors import RequestError
 from tokenadapt.evaluation import Encoded, ScoreOptions
+from tokenadapt.evaluation.batches import Budget, Frame, group
 from tokenadapt.evaluation.windows import cut_windows, masked_windows
 
 
@@ -117,3 +118,25 @@ def test_wrong_options_are_refused(wrong, said):
 def test_more_context_than_positions_is_refused():
     with pytest.raises(RequestError, match="64 positions"):
         cut_windows(documents([1] * 5), ScoreOptions(context=65), 64, 0)
+
+
+def grouped(lengths: list[int], budget: Budget) -> list[list[int]]:
+    made = cut_windows(documents(*([1] * length for length in lengths)), ScoreOptions(context=60), 64, 0)
+    return [[lengths[index] for index in members] for members in group(made, Frame(), budget)]
+
+
+def test_batches_are_alike_in_length_and_within_the_budget():
+    assert grouped([3, 9, 9, 8, 2, 30], Budget(30, 2)) == [[30], [9, 9, 8], [3, 2]]
+    assert grouped([9] * 5, Budget(16, 99)) == [[9, 9], [9, 9], [9]]
+    assert grouped([50, 40], Budget(1, 0)) == [[50], [40]]
+    assert grouped([], Budget(10, 10)) == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 60), max_size=20), st.integers(1, 200), st.integers(0, 50))
+def test_every_window_is_in_one_batch(lengths, tokens, padding):
+    found = grouped(lengths, Budget(tokens, padding))
+    assert sorted(length for members in found for length in members) == sorted(lengths)
+    for members in found:
+        assert len(members) == 1 or len(members) * (max(members) - 1) <= tokens
+        assert sum(max(members) - length for length in members) <= padding

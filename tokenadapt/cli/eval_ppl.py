@@ -51,7 +51,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="Begin token before the text: as the tokenizer puts it, always, never.",
 )
 @click.option("--masked", is_flag=True, help="Masked models, by pseudo-log-likelihood.")
-@click.option("--batch-tokens", type=int, default=4096, show_default=True, help="Tokens read at a time.")
+@click.option("--batch-tokens", type=int, help="Tokens read at a time.  [default: 1024 on CPU, else 32768]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps.")
 @click.option(
     "--dtype",

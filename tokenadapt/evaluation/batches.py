@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,20 +32,28 @@ class Batch:
     token: Ints  # (n,) which token of the documents each row predicts
 
 
-def group(windows: Windows, frame: Frame, batch_tokens: int) -> list[Ints]:
-    """Numbers of the windows that are read together: longest first, at most `batch_tokens` with padding."""
-    if not len(windows):
-        return []
+@dataclass(frozen=True)
+class Budget:
+    """How many tokens a batch may hold, and how many tokens of padding cost as much as one batch more."""
+
+    tokens: int
+    padding: int
+
+
+def group(windows: Windows, frame: Frame, budget: Budget) -> list[Ints]:
+    """Numbers of the windows that are read together: longest first, within the budget, padding included."""
     around = np.where(windows.framed, len(frame.prefix) + len(frame.suffix), 0)
-    length = windows.end - windows.begin + around - (frame.mask is None)
+    length = np.maximum(windows.end - windows.begin + around - (frame.mask is None), 1)
     order = np.argsort(-length, kind="stable")
     groups: list[Ints] = []
-    low = 0
-    while low < len(order):
-        many = max(1, batch_tokens // max(1, int(length[order[low]])))
-        groups.append(order[low : low + many])
-        low += many
-    return groups
+    low = wasted = 0
+    for place, size in enumerate(length[order].tolist()):
+        longest = int(length[order[low]])
+        wasted += longest - size
+        if ((place - low + 1) * longest > budget.tokens and place > low) or wasted > budget.padding:
+            groups.append(order[low:place])
+            low, wasted = place, 0
+    return [*groups, order[low:]] if len(order) else []
 
 
 def build(encoded: Encoded, windows: Windows, frame: Frame, members: Ints) -> Batch:
@@ -73,12 +80,3 @@ def build(encoded: Encoded, windows: Windows, frame: Frame, members: Ints) -> Ba
         ids[place, : len(read)] = read
         rows[place] = rows[place] + place * width
     return Batch(ids, length, np.concatenate(rows), np.concatenate(tokens))
-
-
-def batches(
-    encoded: Encoded, windows: Windows, frame: Frame, batch_tokens: int, share: tuple[int, int] = (0, 1)
-) -> Iterator[Batch]:
-    """The batches of one process: number `share[0]` of `share[1]`; composed before they are shared out."""
-    rank, size = share
-    for members in group(windows, frame, batch_tokens)[rank::size]:
-        yield build(encoded, windows, frame, members)

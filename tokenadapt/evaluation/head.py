@@ -19,21 +19,33 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from tokenadapt.errors import RequestError, TokenAdaptError
-from tokenadapt.evaluation.batches import Batch
+from tokenadapt.evaluation.batches import Batch, Budget
 
 _NATS_TO_BITS: Final = 1 / math.log(2)
+# On a CPU, then on an accelerator. Blocks below 32 MiB are kept by malloc from one use to the next; larger ones are
+# given back to the system and paid for page by page each time.
+_HEAD_BYTES: Final = (24 << 20, 512 << 20)
+_BATCH_TOKENS: Final = (1024, 32768)
+_PADDING: Final = (24, 4096)  # reading the weights once more costs as much (CPU: measured on a model of 135M)
 _OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Scorer:
     """Bits of given tokens under one loaded model; `head_bytes` bounds a block of its logits in float32."""
 
-    def __init__(self, model: nn.Module, *, head_bytes: int = 64 << 20, masked: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, head_bytes: int | None = None, masked: bool = False) -> None:
         self.model, self.masked = model.eval(), masked
         self.device = next(model.parameters()).device
         self.body = _body(model)
         self.vocab = self._check()  # columns of the logits
-        self.block = max(1, head_bytes // (4 * self.vocab))
+        self.block = max(1, (head_bytes or self._held(_HEAD_BYTES)) // (4 * self.vocab))
+
+    def budget(self, batch_tokens: int | None) -> Budget:
+        """How much to read at a time."""
+        return Budget(batch_tokens or self._held(_BATCH_TOKENS), self._held(_PADDING))
+
+    def _held(self, sizes: tuple[int, int]) -> int:
+        return sizes[self.device.type != "cpu"]
 
     def bits(self, batch: Batch, targets: NDArray[np.int64]) -> NDArray[np.float64]:
         """Negative log2-probability of each of `targets`, the tokens that the batch's rows predict: (n,)."""

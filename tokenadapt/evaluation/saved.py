@@ -14,6 +14,8 @@ from tokenadapt.evaluation.options import EvalOptions, ScoreOptions
 from tokenadapt.evaluation.report import SCHEMA, as_json
 from tokenadapt.evaluation.result import EvalResult, ModelScore
 from tokenadapt.evaluation.texts import Store, Texts
+from tokenadapt.evaluation.where import Part
+from tokenadapt.evaluation.worst import WorstToken
 
 
 def save(result: EvalResult, path: Path) -> None:
@@ -75,6 +77,8 @@ def _result(report: dict[str, Any]) -> EvalResult:
             np.array(kept["exact"], dtype=bool),
             np.array(kept["scored"], dtype=bool),
             kept["seconds"],
+            {split: _parts(parts) for split, parts in shown["where"].items()},
+            tuple(WorstToken(**token | {"example": tuple(token["example"])}) for token in shown["worst"]),
         )
         for shown, kept in zip(report["models"], sums["models"], strict=True)
     ]
@@ -85,3 +89,7 @@ def _result(report: dict[str, Any]) -> EvalResult:
     made = EvalOptions(score, bootstrap=options["bootstrap"], seed=options["seed"])
     reference = np.array(sums["reference_tokens"], dtype=np.int64)
     return EvalResult(texts, tuple(models), options["reference"], reference, made, 130 if report["partial"] else 0)
+
+
+def _parts(shown: dict[str, Any]) -> tuple[Part, ...]:
+    return tuple(Part(name, part["bits"], part["bytes"], part.get("tokens")) for name, part in shown.items())

@@ -113,7 +113,7 @@ def score_encoded(
     rank, size = share
     if rank == 0:
         bits[_unread(encoded, windows, frame)] = math.log2(max(2, encoder.texts))
-    for members in group(windows, frame, options.batch_tokens)[rank::size]:
+    for members in group(windows, frame, scorer.budget(options.batch_tokens))[rank::size]:
         batch = build(encoded, windows, frame, members)
         bits[batch.token] = scorer.bits(batch, encoded.ids[batch.token])
         advance(float(encoded.nbytes[batch.token].sum()))
