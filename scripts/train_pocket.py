@@ -208,7 +208,7 @@ def describe_tokenizer(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("tokenadapt/pocket"))
-    parser.add_argument("--steps", type=int, default=2400, help=f"steps of {BATCH} windows of {WINDOW} tokens")
+    parser.add_argument("--steps", type=int, default=750, help=f"steps of {BATCH} windows of {WINDOW} tokens")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--float32", dest="half", action="store_false", help="no bfloat16 autocast")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="where there is no C++ compiler")
