@@ -21,8 +21,8 @@ from tokenadapt.spaces.options import Matrix, unit
 from tokenadapt.vocab.types import Alignment, ByteVocab, Ids, Kind
 
 WIDTH: Final = 128  # rows are first projected to this many dimensions, at random: angles are kept well enough
-RIDGE: Final = 1.0
-STEPS: Final = 12  # of conjugate gradients; more change no neighbour worth having
+RIDGE: Final = 3.0
+STEPS: Final = 16  # of conjugate gradients: at this strength more change no neighbour worth having
 FEWEST_TOKENS: Final = 2  # an n-gram of one token only says nothing of others
 BLOCK: Final = 16384
 
