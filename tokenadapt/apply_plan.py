@@ -8,7 +8,8 @@ from typing import Any
 
 from tokenadapt.checkpoint.saved_plan import SavedPlan, load_plan, vocabulary_hash
 from tokenadapt.errors import RequestError
-from tokenadapt.making import Job, choose
+from tokenadapt.finishing import calibrate_norms
+from tokenadapt.making import Choice, Job, choose
 from tokenadapt.outcome import Clock, Outcome
 from tokenadapt.overlap import measure_overlap
 from tokenadapt.plan import Plan, Problem, Role
@@ -28,12 +29,12 @@ def apply_plan(plan: Path, options: TransplantOptions, progress: Progress = SILE
     """
     clock = Clock()
     saved = load_plan(plan)
-    plans = saved.plans()
+    saved.plans()  # rows that are no mix are refused before anything else is read
     options = dataclasses.replace(options, **_settings(saved))
     with clock.stage("read and align"):
         setting = _setting(saved, prepare(options, progress), options)
     choice = choose(options, setting.roles)
-    job = Job(setting, options, choice, measure_overlap(setting), rows=lambda problem: _rows(problem, plans))
+    job = Job(setting, options, choice, measure_overlap(setting), rows=lambda problem: _rows(problem, saved, choice))
     return run_job(job, clock, progress)
 
 
@@ -75,12 +76,21 @@ def _setting(saved: SavedPlan, fresh: Setting, options: TransplantOptions) -> Se
     return dataclasses.replace(fresh, alignment=alignment, segmentation=cut, tied=tied)
 
 
-def _rows(problem: Problem, plans: dict[Role, Plan]) -> Plan:
-    made = plans[problem.role] if problem.role in plans else plans["output"]
+def _rows(problem: Problem, saved: SavedPlan, choice: Choice) -> Plan:
+    plans = saved.plans()
+    role: Role = problem.role if problem.role in plans else "output"
+    made = plans[role]
     top = int(made.source_id.max(initial=-1))
     if top >= problem.table.shape[0]:
         raise RequestError(
             f"The plan mixes old row {top}, but the model has {problem.table.shape[0]} rows.",
             "Run tokenadapt transplant for this checkpoint.",
         )
+    if role in saved.scaled and not choice.calibrate_norm:  # the method itself calibrates norms
+        calibrated = calibrate_norms(problem, made)
+        assert isinstance(calibrated, Plan)
+        assert calibrated.scale is not None
+        scale = calibrated.scale.copy()
+        scale[~saved.scaled[role]] = 1
+        return dataclasses.replace(calibrated, scale=scale)
     return made

@@ -39,9 +39,9 @@ class Choice:
 
     @property
     def calibration(self) -> str:
-        """What follows the sums, so that a plan can be applied elsewhere: as `parse_calibration` reads it."""
+        """What follows the sums, so that a plan can be applied elsewhere: read by apply_plan."""
         parts = ["norm"] if self.calibrate_norm else []
-        return ",".join(parts + ([f"bias={self.bias_per_piece:g}"] if self.bias_per_piece else []))
+        return ",".join(parts + ([f"bias={self.bias_per_piece!r}"] if self.bias_per_piece else []))
 
     @property
     def needs_space(self) -> bool:

@@ -38,6 +38,7 @@ class SavedPlan:
     methods: Mapping[Role, str]
     calibration: str = ""  # what follows the sums; empty: nothing
     options: Mapping[str, Any] = field(default_factory=dict)
+    scaled: Mapping[Role, NDArray[np.bool_]] = field(default_factory=dict)  # (M,): rows whose norm was calibrated
     source_tokens: tuple[bytes, ...] = ()  # what each old id stands for, so that rows can be explained
 
     def plans(self) -> dict[Role, Plan]:
@@ -93,7 +94,11 @@ def save_plan(
     calibration: str = "",
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a plan to `path`. Scales, shifts and biases are left out by design; `calibration` names what made them."""
+    """Write a plan to `path`.
+
+    Scales, shifts and biases are left out by design: `calibration` names what made them for all rows, and a plan that
+    is scaled says which rows are, so that a method that calibrates some of its rows can be repeated elsewhere.
+    """
     from safetensors.numpy import save
 
     tensors: dict[str, NDArray[Any]] = {
@@ -106,6 +111,8 @@ def save_plan(
             tensors[f"{role}.start"] = np.ascontiguousarray(one.start, np.int64)
             tensors[f"{role}.source_id"] = np.ascontiguousarray(one.source_id, np.int64)
             tensors[f"{role}.weight"] = np.ascontiguousarray(one.weight, np.float32)
+            if one.scale is not None:
+                tensors[f"{role}.scaled"] = np.ascontiguousarray(one.scale != 1)
     about = {
         "version": VERSION,
         "source_vocabulary": vocabulary_hash(source),
@@ -171,8 +178,18 @@ def _rebuild(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> S
         methods=about["methods"],
         calibration=str(about["calibration"]),
         options=about["options"],
+        scaled=_scaled(tensors, made),
         source_tokens=_unpack(tensors),
     )
+
+
+def _scaled(tensors: Mapping[str, NDArray[Any]], made: Mapping[Role, Recorded]) -> dict[Role, NDArray[np.bool_]]:
+    found = {role: tensors[f"{role}.scaled"].astype(np.bool_) for role in made if f"{role}.scaled" in tensors}
+    for role, mask in found.items():
+        plan = made[role]
+        if not isinstance(plan, Plan) or mask.shape != (len(plan.start) - 1,):
+            raise ValueError(f"the {role} plan marks {len(mask)} scaled rows")
+    return found
 
 
 def _plan(tensors: Mapping[str, NDArray[Any]], role: Role, missing: int) -> Plan:
