@@ -27,6 +27,7 @@ from tokenadapt.vocab.letters import to_letters
 from tokenadapt.vocab.spm import merges_from_scores, read_sentencepiece
 
 NEVER: Final = -1e6  # a score that no text can choose: for pieces that stand for no text
+_LONGEST: Final = 256  # letters of a word that SentencePiece is given
 _NORMAL, _BYTE = 1, 6  # SentencePiece's types of pieces
 # literal <0x0A> must be spelled letter by letter, so these letters are always in a vocabulary with byte fallback
 _FALLBACK_LETTERS: Final = "<0123456789ABCDEFx>"
@@ -150,7 +151,15 @@ def train_sp(order: Order) -> Assembled:
 def _sentencepiece(
     order: Order, items: list[tuple[str, int]], size: int, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    job = SentencePieceJob([word for word, _ in items], [count for _, count in items], size, settings)
+    parts = [
+        (word[at : at + _LONGEST], count)  # its suffix arrays take time that grows faster than a word's length
+        for word, count in items
+        if word.strip()
+        for at in range(0, len(word), _LONGEST)
+    ]
+    if not parts:
+        raise RequestError("The corpus holds nothing but white space.", "Name a corpus with text.")
+    job = SentencePieceJob([word for word, _ in parts], [count for _, count in parts], size, settings)
     return run_job(job, name="SentencePiece", progress=order.progress)
 
 
