@@ -77,7 +77,7 @@ def model_positions(model: nn.Module) -> int:
         value = getattr(text, name, None)
         if isinstance(value, int) and value > 0:
             counts_from_pad = getattr(text, "model_type", "") in _POSITIONS_AFTER_PAD
-            return value - getattr(text, "pad_token_id", 0) - 1 if counts_from_pad else value
+            return value - (getattr(text, "pad_token_id", None) or 0) - 1 if counts_from_pad else value
     return 1 << 30
 
 
