@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,7 +47,7 @@ def main() -> None:
                     continue
                 rows.append(_measured(name, size, options, counts, held_out, folder))
                 print(json.dumps(rows[-1]), flush=True)
-        _show(rows, counts)
+        _show(rows, counts, {kind: len(text.encode()) for kind, text in held_out.items()})
         if arguments.json:
             arguments.json.write_text(json.dumps({"rows": rows, "counts": counts}, indent=2), encoding="utf-8")
 
@@ -113,6 +114,12 @@ def _train_one(request: dict[str, Any]) -> None:
     size = options.vocab_size - len(prepared.frame.added)
     made = FAMILIES["bpe"](Order(options, prepared.frame, counts, size, SILENT))
     write_tokenizer(made, Path(options.output), {})
+    own, trainer = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    # ru_maxrss of a process counts its parent's memory before exec; the high-water mark of the address space does not
+    status = Path("/proc/self/status").read_text()
+    peak = max(int(re.findall(r"VmHWM:\s+(\d+)", status)[0]), trainer.ru_maxrss)
+    spent = own.ru_utime + own.ru_stime + trainer.ru_utime + trainer.ru_stime
+    print(json.dumps({"cpu_seconds": spent, "peak_mb": peak / 1024}))
 
 
 def _measured(
@@ -123,15 +130,11 @@ def _measured(
     output = folder / f"{name}-{size}".replace(" ", "-")
     request = {"counts": [used["path"]], "output": str(output), "vocab_size": size, **options}
     began = time.monotonic()
-    child = os.posix_spawn(
-        sys.executable, [sys.executable, __file__, "--one", json.dumps(request)], dict(os.environ)
-    )  # fmt: skip
-    _, status, usage = os.wait4(child, 0)
-    if status:
-        raise SystemExit(f"{name} at {size} failed")
+    command = [sys.executable, __file__, "--one", json.dumps(request)]
+    spent = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     row = {
-        "name": name, "size": size, "cpu_seconds": usage.ru_utime + usage.ru_stime + used["seconds"],
-        "wall_seconds": time.monotonic() - began, "peak_mb": usage.ru_maxrss / 1024,
+        "name": name, "size": size, "cpu_seconds": spent["cpu_seconds"] + used["seconds"],
+        "wall_seconds": time.monotonic() - began, "peak_mb": spent["peak_mb"],
     }  # fmt: skip
     return {**row, **_figures(output, held_out)}
 
@@ -154,15 +157,20 @@ def _figures(output: Path, held_out: dict[str, str]) -> dict[str, Any]:
     return {"vocabulary": tokenizer.get_vocab_size(), "bytes_per_token": lengths, "encode_mb_s": max(speeds) / 1e6}
 
 
-def _show(rows: list[dict[str, Any]], counts: dict[str, Any]) -> None:
+def _together(row: dict[str, Any], sizes: dict[str, int]) -> float:
+    """All held-out bytes over all tokens."""
+    return sum(sizes.values()) / sum(size / row["bytes_per_token"][kind] for kind, size in sizes.items())
+
+
+def _show(rows: list[dict[str, Any]], counts: dict[str, Any], sizes: dict[str, int]) -> None:
     kinds = list(rows[0]["bytes_per_token"])
     for kind, made in counts.items():
         print(f"counted {made['bytes']:,} bytes as {made['pieces']:,} {kind}s in {made['seconds']:.1f} CPU s")
-    head = ["size", "method", *kinds, "mean", "gain", "CPU s", "x plain", "peak MB", "encode MB/s"]
+    head = ["size", "method", *kinds, "together", "gain", "CPU s", "x plain", "peak MB", "encode MB/s"]
     print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
     for row in rows:
         plain = next(other for other in rows if other["size"] == row["size"])
-        mean, base = (sum(r["bytes_per_token"].values()) / len(kinds) for r in (row, plain))
+        mean, base = (_together(other, sizes) for other in (row, plain))
         cells = [
             f"{row['size']:,}", row["name"], *(f"{row['bytes_per_token'][kind]:.3f}" for kind in kinds), f"{mean:.3f}",
             f"{mean / base - 1:+.1%}", f"{row['cpu_seconds']:.1f}", f"{row['cpu_seconds'] / plain['cpu_seconds']:.2f}",
