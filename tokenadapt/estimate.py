@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from tokenadapt.atomic import check_destination
 from tokenadapt.making import Choice, choose
 from tokenadapt.overlap import Overlap, measure_overlap
 from tokenadapt.plan import BLOCK_ROWS
@@ -37,8 +39,12 @@ class Estimate:
 
 
 def estimate(options: TransplantOptions, progress: Progress = SILENT) -> Estimate:
-    """Open the inputs and count; nothing is written."""
+    """Open the inputs and count; nothing is written. Refuses what the run would refuse at its beginning."""
+    choose(options, ("input", "output"))
+    output = Path(options.output)
+    check_destination(output, overwrite=options.overwrite)
     setting = prepare(options, progress)
+    check_destination(output, overwrite=options.overwrite, inputs=setting.inputs)
     choice = choose(options, setting.roles)
     overlap = measure_overlap(setting)
     checkpoint = setting.checkpoint

@@ -22,7 +22,7 @@ from tokenadapt.plan import Dense, MemoryTable, Model, Plan, Problem, Role, Spac
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.recipe import TransplantOptions
 from tokenadapt.setting import Setting
-from tokenadapt.spaces.open import open_space
+from tokenadapt.spaces.open import check_spec, open_space
 from tokenadapt.spaces.options import SpaceOptions
 from tokenadapt.unused import unused_bias, unused_rows
 from tokenadapt.vocab.types import Alignment
@@ -83,6 +83,7 @@ class Job:
 
 def choose(options: TransplantOptions, roles: tuple[Role, ...]) -> Choice:
     """Parse the methods that were asked for; a wrong name fails here, before anything is read."""
+    check_spec(options.space)
     main = parse_method(options.method)
     output = parse_method(options.output_method) if options.output_method else main
     methods = {role: output if role == "output" and len(roles) == 2 else main for role in roles}

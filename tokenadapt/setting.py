@@ -49,6 +49,12 @@ class Setting:
         return ("output",) if self.tied else ("input", "output")
 
     @property
+    def inputs(self) -> tuple[Path, ...]:
+        """What the output may neither hold nor lie in. Beside a tokenizer's file it may lie: people work there."""
+        tokenizer = self.target_tokenizer.path
+        return (self.checkpoint.folder, tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know about the inputs."""
         return (*self.checkpoint.notes, *self.source_tokenizer.notes, *self.target_tokenizer.notes)

@@ -46,7 +46,7 @@ def run_job(job: Job, clock: Clock, progress: Progress = SILENT) -> Outcome:
     """Make the rows, write the result beside its place, check it, put it there, and upload it where asked."""
     options, checkpoint = job.options, job.setting.checkpoint
     output = Path(options.output)
-    with staged_folder(output, overwrite=options.overwrite, inputs=_inputs(job)) as staging:
+    with staged_folder(output, overwrite=options.overwrite, inputs=job.setting.inputs) as staging:
         with clock.stage("check the source"):
             for role, ref in checkpoint.tables.items():
                 check_finite(checkpoint.table(role), ref.name, progress)
@@ -75,12 +75,6 @@ def _build(job: Job, staging: Path, clock: Clock, progress: Progress) -> tuple[M
         )
     report.raise_errors()
     return finish(job, manifest, report.as_dict(), clock.stages, staging), report
-
-
-def _inputs(job: Job) -> tuple[Path, ...]:
-    """What the output may neither hold nor lie in. Beside a tokenizer's file it may lie: that is where people work."""
-    tokenizer = job.setting.target_tokenizer.path
-    return (job.setting.checkpoint.folder, tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer)
 
 
 def _outcome(job: Job, manifest: Manifest, report: VerifyReport, clock: Clock, pushed: str | None) -> Outcome:

@@ -32,6 +32,19 @@ class Own:
     model: Model | None
 
 
+def check_spec(spec: str) -> None:
+    """Raises RequestError where `spec` names no space; nothing is opened."""
+    place, _ = split_spec(spec, SpaceOptions())
+    kind, _, rest = place.partition(":")
+    if kind == "self":
+        if rest not in ("", "spelling", "rows"):
+            _depth(rest)
+    elif kind not in ("hf", "st", "static") or not rest:
+        raise RequestError(f"There is no space {place!r}.", HINT)
+    elif kind == "static" and not Path(rest).expanduser().exists():
+        raise RequestError(f"There is no static table at {rest}.", "Check the path after static:.")
+
+
 def open_space(
     spec: str,
     *,
@@ -50,6 +63,7 @@ def open_space(
 
     Raises RequestError for a name that there is not, MissingExtraError where a library is wanted and absent.
     """
+    check_spec(spec)
     place, options = split_spec(spec, options or SpaceOptions())
     kind, _, rest = place.partition(":")
     output = model.table("output") if model is not None and not model.tied else table
@@ -69,9 +83,17 @@ def open_space(
 
 
 def _own(rest: str, own: Own, progress: Progress) -> TokenVectors:
-    name, _, number = rest.partition("=")
     if rest == "rows":
         return RowVectors(own.table, own.source, own.segmentation)
+    depth = _depth(rest)
+    if own.model is None:
+        raise RequestError(f"The space self:{rest} needs the source model itself.", "Choose self, or give a model.")
+    return StateVectors(own.model, depth, own.source, own.segmentation, progress)
+
+
+def _depth(rest: str) -> float:
+    """The relative depth in states=DEPTH."""
+    name, _, number = rest.partition("=")
     if name != "states":
         raise RequestError(f"There is no space self:{rest}.", HINT)
     try:
@@ -80,9 +102,7 @@ def _own(rest: str, own: Own, progress: Progress) -> TokenVectors:
         depth = -1.0
     if not 0 <= depth <= 1:
         raise RequestError(f"{number!r} is no relative depth.", "It lies from 0 to 1: self:states=0.25.")
-    if own.model is None:
-        raise RequestError(f"The space self:{rest} needs the source model itself.", "Choose self, or give a model.")
-    return StateVectors(own.model, depth, own.source, own.segmentation, progress)
+    return depth
 
 
 def _encoder(kind: str, rest: str, options: SpaceOptions, progress: Progress) -> Encoder:
@@ -94,15 +114,8 @@ def _encoder(kind: str, rest: str, options: SpaceOptions, progress: Progress) ->
         from tokenadapt.spaces.sentence import SentenceEncoder
 
         return SentenceEncoder(rest, options, progress)
-    if kind == "static" and rest:
-        return _static(Path(rest).expanduser())
-    raise RequestError(f"There is no space {f'{kind}:{rest}' if rest else kind!r}.", HINT)
-
-
-def _static(path: Path) -> Encoder:
     from tokenadapt.spaces.static import StaticEncoder
     from tokenadapt.spaces.wordvectors import WordVectors
 
-    if not path.exists():
-        raise RequestError(f"There is no static table at {path}.", "Check the path after static:.")
+    path = Path(rest).expanduser()
     return StaticEncoder(path) if path.is_dir() else WordVectors(path)
