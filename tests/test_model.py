@@ -177,3 +177,27 @@ def test_batches_hold_every_sequence_once_within_the_budget():
         assert batch.ids.numel() <= 12 or len(batch.index) == 1
         for place, row, length in zip(batch.index, batch.ids, batch.length, strict=True):
             assert row[:length].tolist() == sequences[place]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "start", "spread"), [("smollm2", 1, 0.1), ("stories15m", 1, 0.4)])
+def test_a_real_models_states_agree_in_a_direction_and_leave_unused_ids_alone(bench, name, start, spread):
+    from safetensors.torch import load_file
+
+    from tests.methods.problems import make_problem
+    from tokenadapt.finishing import bias_direction
+    from tokenadapt.unused import unused_rows
+
+    rows = load_file(bench / name / "model.safetensors")["model.embed_tokens.weight"]
+    few = Sampling(texts=16, tokens=64)
+    ours = SourceModel(bench / name, {"input": MemoryTable(rows)}, tied=True, start=start, stop=[2], sampling=few)
+    old = tuple(b"%d" % i for i in range(len(rows)))
+    before = unused_rows(make_problem(old=old, new=(b"0",), role="output", table=rows, model=ours), tied=True)
+    states = ours.final_states()
+    agreement = states @ bias_direction(states)
+    assert agreement.mean().item() == pytest.approx(1, abs=0.1)
+    assert agreement.std().item() < spread
+    after = unused_rows(make_problem(old=old, new=(b"0",), role="output", table=rows, model=ours), tied=True)
+    for row in (before, after):  # from the table alone, then with states
+        logits = states @ torch.cat([rows.float(), row.expand(1000, -1)]).T
+        assert logits.softmax(1)[:, len(rows) :].sum(1).max().item() < 1e-4

@@ -188,3 +188,18 @@ def _no_pieces(count):
 
     nothing = np.zeros(0, np.int64)
     return Segmentation(np.zeros(count + 1, np.int64), nothing, nothing, np.ones(count, np.int64))
+
+
+def test_hybrid_where_both_one_or_none_is_there():
+    """A token without a vector has neither; one that cannot be spelled has neighbours alone; the rest have both."""
+    problem = make_problem()
+    space = problem.space
+    space.new[run_of(problem, b"there")] = 0
+    plan = run(problem, Chosen("hybrid", {"g": 0.25}))
+    assert terms(plan, run_of(problem, b"there")) == {}
+    alone = run_of(problem, b"\xff")
+    assert terms(plan, alone) == pytest.approx(plain_global(problem, alone, 0.3, 3, 0.0), abs=1e-6)
+    for j in range(len(problem.alignment.missing)):
+        assert terms(plan, j) == pytest.approx(plain_hybrid(problem, j, 0.3, 3, 0.25, 0.0), abs=1e-6)
+    assert np.array_equal(run(problem, Chosen("hybrid", {"g": 0.0})).weight, run(problem, Chosen("local")).weight)
+    assert np.array_equal(run(problem, Chosen("hybrid", {"g": 1.0})).weight, run(problem, Chosen("global")).weight)
