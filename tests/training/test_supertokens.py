@@ -143,6 +143,9 @@ def test_parts_of_characters_are_no_graphemes():
     assert is_allowed(b"\xe2\x82", 1)
     assert not is_allowed(b"a b c", 2)
     assert not is_allowed(b"Answer: x", 4)
+    assert is_allowed(b' ."\n', 1)
+    assert not is_allowed(b"end.\n", 4)
+    assert not is_allowed(b"} }\n", 4)
 
 
 @given(st.text(alphabet=st.sampled_from("aB1 :\n\r\té१ नि👍.,"), max_size=600))
@@ -152,9 +155,11 @@ def test_stretches_are_bounded_and_cut_where_they_must(text):
                   .pieces()(text))  # fmt: skip
     assert "".join(pieces) == text
     for piece in pieces:
-        assert len(piece) <= 257
+        assert len(piece.rstrip("\r\n")) <= 257
         assert ": " not in piece
-        assert not (set(piece) & set("\r\n")) or not piece.strip("\r\n")
+        body = piece.rstrip("\r\n")
+        assert not set(body) & set("\r\n")
+        assert body in ("", piece) or not body[-1].isalnum()
         digits = [char.isnumeric() for char in piece]
         assert not any(digits) or (all(digits) and len(piece) <= 3)
 

@@ -109,9 +109,10 @@ def stretch_state(digits: str = r"\p{N}{1,3}", limit: int = STRETCH_LIMIT) -> St
     """The component that cuts text into bounded stretches, with digits grouped as `digits` says."""
     lead = r"(?! \p{N})" if digits.startswith(" ?") else ""  # a blank that belongs to the digits after it
     inner = rf"(?:{lead}[^\r\n\p{{N}}:]|:(?! ))"
+    ending = r"(?:(?<=[^\p{L}\p{N}])[\r\n]+)?"  # line breaks stay with a mark or a blank before them, as in words
     return split_state(
         rf"{digits}|[\r\n]+|{inner}{{0,{limit - 1}}}:(?= )"
-        rf"|{inner}{{1,{limit}}}(?!{inner})|{inner}{{1,{limit}}}(?= )|{inner}{{1,{limit}}}"
+        rf"|{inner}{{1,{limit}}}(?!{inner}){ending}|{inner}{{1,{limit}}}(?= )|{inner}{{1,{limit}}}"
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import regex
 from tokenizers import models
 
@@ -58,9 +59,12 @@ def continue_merges(first: Merges, counts: Counts, size: int, rules: TwoStage, p
     alphabet = [chr(FIRST_SYMBOL + index) for index in range(len(tokens))]
     least = max(rules.min_frequency, text.likely_count(round(wanted * surplus)))
     ordinary = frozenset(tokens)
+    spelled = [from_letters(token) or b"" for token in tokens]
+    breaking = np.asarray([has_line_break(data) for data in spelled])
+    wordlike = np.asarray([any(map(str.isalnum, data.decode(errors="replace"))) for data in spelled])
     while True:
         asked = len(tokens) + round(wanted * surplus)
-        words, numbers = text.fragments(least)
+        words, numbers = text.fragments(least, breaking, wordlike)
         job = Job("bpe", words, numbers, asked, alphabet, min_frequency=least)
         learnt = _translated(run_job(job, name="merges across words", progress=progress)["merges"], tokens)
         whole = Merges(first.letters, (*first.merges, *learnt))
@@ -86,10 +90,18 @@ def _translated(merges: Sequence[Sequence[str]], tokens: Sequence[str]) -> list[
 
 def is_allowed(data: bytes, max_words: int) -> bool:
     """Whether a token is an ordinary one, or a supertoken of few enough words, whole graphemes and no ': '."""
-    count = len(data.decode(errors="replace").split())
+    text = data.decode(errors="replace")
+    count = len(text.split())
+    if has_line_break(data) and (count > 1 or any(map(str.isalnum, text))):
+        return False  # marks and blanks may end in a line break; words may not
     if count < 2:
         return True
     return count <= max_words and b": " not in data and whole_graphemes(data)
+
+
+def has_line_break(data: bytes) -> bool:
+    """Whether a token holds a line feed or a carriage return."""
+    return b"\n" in data or b"\r" in data
 
 
 def whole_graphemes(data: bytes) -> bool:

@@ -52,10 +52,19 @@ class SymbolText:
         distinct = np.sort(totals[first])[::-1]
         return int(distinct[min(2 * merges, len(distinct) - 1)]) if len(distinct) else 0
 
-    def fragments(self, least: int) -> tuple[list[str], list[int]]:
-        """The text cut at all pairs rarer than `least`, without lone symbols; each distinct string once."""
+    def fragments(
+        self, least: int, breaking: NDArray[np.bool_], wordlike: NDArray[np.bool_]
+    ) -> tuple[list[str], list[int]]:
+        """The text cut at all pairs rarer than `least`, without lone symbols; each distinct string once.
+
+        `breaking` and `wordlike` say of each token whether it holds a line break, a letter or digit: no merge may
+        join the two, so text is cut there as well.
+        """
         at, totals = self.pair_counts()
-        cuts = at[totals < least] + 1
+        left = self.symbols[at].astype(np.int64) - FIRST_SYMBOL
+        right = self.symbols[at + 1].astype(np.int64) - FIRST_SYMBOL
+        banned = (breaking[left] & wordlike[right]) | (wordlike[left] & breaking[right])
+        cuts = at[(totals < least) | banned] + 1
         text = np.insert(self.symbols, cuts, ord(_END)).tobytes().decode("utf-32-le")
         weight = np.insert(self.weight, cuts, 0)
         merged: dict[str, int] = {}
