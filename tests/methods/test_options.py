@@ -1,3 +1,4 @@
+import json
 from typing import get_args
 
 import pytest
@@ -59,3 +60,11 @@ def test_paths_are_known_as_such():
     assert chosen.settings["dictionary"] is None
     assert parse_method(str(chosen)) == chosen
     assert "source" not in Chosen("wechsel").settings
+
+
+def test_a_file_is_recorded_with_its_hash(tmp_path):
+    (tmp_path / "w.vec").write_bytes(b"abc")
+    settings = parse_method(f"ofa:vectors={tmp_path / 'w.vec'},k=4").settings
+    assert settings["vectors"]["sha256"].startswith("ba7816bf")  # the standard's own example
+    assert json.loads(json.dumps(settings))["k"] == 4
+    assert parse_method("ofa:vectors=gone.vec").settings["vectors"] == {"file": "gone.vec"}

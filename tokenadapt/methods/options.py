@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -87,15 +88,31 @@ class Chosen:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every parameter with the value that the method will see: for the manifest."""
+        """Every parameter with the value that the method will see, as JSON has it: for the manifest.
+
+        A file is its path and the hash of what it holds now.
+        """
         known = parameters(find(self.name).load())
         whole = {name: self.options.get(name, parameter.default) for name, parameter in known.items()}
-        return {name: value for name, value in whole.items() if value is not inspect.Parameter.empty}
+        return {name: _plain(value) for name, value in whole.items() if value is not inspect.Parameter.empty}
 
     @property
     def paths(self) -> list[Path]:
         """Files that the options name: for the manifest's hashes."""
         return [value for value in self.options.values() if isinstance(value, Path)]
+
+
+def _plain(value: object) -> object:
+    """A value that JSON can hold."""
+    if not isinstance(value, Path):
+        return value
+    if not value.is_file():
+        return {"file": str(value)}
+    digest = hashlib.sha256()
+    with value.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return {"file": str(value), "sha256": digest.hexdigest()}
 
 
 def _spell(value: object) -> str:
