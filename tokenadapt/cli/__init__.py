@@ -74,7 +74,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     debug = "--debug" in sys.argv
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="tokenadapt", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except TokenAdaptError as error:
         logging.getLogger("tokenadapt").debug("failed", exc_info=True)
