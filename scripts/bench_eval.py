@@ -12,12 +12,15 @@ in windows of 8,192 tokens.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +88,18 @@ def ours(folder: Path, texts: list[str], context: int, batch_tokens: int | None,
     return lambda: float(score_encoded(scorer, subject.encoder, subject.encoder.encode(texts), options).bits.sum())
 
 
+def shortened(folder: Path, layers: int) -> Path:
+    """A copy of a model with its first layers only, in a temporary folder."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    parent = Path(tempfile.mkdtemp(prefix="bench-eval-"))
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    made = parent / f"{folder.name}-{layers}"
+    AutoModelForCausalLM.from_pretrained(folder, num_hidden_layers=layers).save_pretrained(made)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(made)
+    return made
+
+
 def dtype_of(device: str) -> str:
     return "float32" if device == "cpu" else "bfloat16"
 
@@ -143,6 +158,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=6_500, help="text of each kind")
     parser.add_argument("--batch-tokens", type=int)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--layers", type=int, help="keep only the model's first layers: for slow machines")
     parser.add_argument("--threads", type=int, help="threads of each process; 1 with --clock cpu")
     parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, on a busy machine"
@@ -153,6 +169,8 @@ def main() -> None:
     if arguments.engine:
         return work(arguments)
     clock = arguments.clock
+    if arguments.layers:
+        arguments.model = shortened(arguments.model, arguments.layers)
     kinds = [arguments.kind] if arguments.kind else list(CONTEXT)
     results: dict[str, Any] = {}
     print(
