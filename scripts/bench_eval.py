@@ -60,10 +60,12 @@ def plain(model: Any, tokenizer: Any, texts: list[str], context: int) -> float:
         begin = torch.tensor([tokenizer.bos_token_id], device=model.device)
         inputs = torch.cat([begin, ids[:-1]])
         for low in range(0, len(ids), context):
+            high = min(low + context, len(ids))
+            start = max(0, high - context)  # the last window reaches back, as the harness's does
             with torch.no_grad():
-                logits = model(inputs[None, low : low + context]).logits[0].float()
+                logits = model(inputs[None, start:high]).logits[0, low - start :].float()
             logs = torch.log_softmax(logits, dim=-1)
-            total -= logs.gather(1, ids[low : low + context, None]).sum().item() / math.log(2)
+            total -= logs.gather(1, ids[low:high, None]).sum().item() / math.log(2)
     return total
 
 

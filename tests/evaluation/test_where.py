@@ -86,3 +86,15 @@ def test_examples_survive_a_second_pool():
     (worst,) = tally.worst(1, texts, (b"a", b"b"), None)
     assert worst.example == ("b", "a", "")
     assert worst.count == 3
+
+
+def test_an_example_never_begins_or_ends_inside_a_character():
+    raw = "né" * 60
+    texts = keep([Text(raw)])
+    tally = Tally(1)
+    size = len(raw.encode())
+    for shift in (0, 1):
+        tally.add(range(1), encoded([(0, 90 + shift), (0, 1), (0, size - 91 - shift)]), np.array([0, 5.0 + shift, 0]))
+        (worst,) = tally.worst(1, texts, (b"n",), None)
+        assert worst.example[0].lstrip("né") in ("", "\\xc3")  # the token itself may be half a character
+        assert "\\" not in worst.example[2].removeprefix("\\xa9")

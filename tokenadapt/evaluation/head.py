@@ -85,11 +85,13 @@ class Scorer:
             states = self.model(**inputs).logits.flatten(0, 1)
         else:
             states = self.body(**inputs)[0].flatten(0, 1)
-        found = []
+        # Made before the blocks: small results kept one by one would sit in the holes that freed blocks leave, and
+        # each next block would need new memory.
+        found = torch.empty(len(rows), device=self.device)
         for low in range(0, len(rows), self.block):
             block = slice(low, low + self.block)
-            found.append(_nats(self._logits(states, rows[block]), targets[block]).to(self.device))
-        return torch.cat(found)
+            found[block] = _nats(self._logits(states, rows[block]), targets[block])
+        return found
 
     def _inputs(self, ids: Tensor, batch: Batch) -> dict[str, Any]:
         """Padding on the right is seen by no token of a causal model: it needs no mask, and runs faster without."""

@@ -75,7 +75,7 @@ class Tally:
     ) -> WorstToken:
         raw = texts.store.get(int(self.document[token]))
         low, high = int(self.offset[token]), int(self.offset[token] + self.width[token])
-        example = raw[max(0, low - BEFORE) : low], raw[low:high], raw[high : high + AFTER]
+        example = _from_start(raw[max(0, low - BEFORE) : low]), raw[low:high], _to_end(raw[high : high + AFTER])
         spelled = token_bytes[token] if token < len(token_bytes) else None
         return WorstToken(
             id=token,
@@ -86,6 +86,18 @@ class Tally:
             excess_bits=float(excess[token]),
             example=(_shown(example[0]), _shown(example[1]), _shown(example[2])),
         )
+
+
+def _from_start(raw: bytes) -> bytes:
+    """Without the rest of a character that was cut at the front."""
+    return raw.lstrip(bytes(range(0x80, 0xC0)))
+
+
+def _to_end(raw: bytes) -> bytes:
+    """Without the beginning of a character that was cut at the end."""
+    lead = max((at for at in range(len(raw) - 3, len(raw)) if at >= 0 and raw[at] >= 0xC0), default=len(raw))
+    width = 0 if lead == len(raw) else 2 + (raw[lead] >= 0xE0) + (raw[lead] >= 0xF0)
+    return raw[:lead] if lead + width > len(raw) else raw
 
 
 def _shown(raw: bytes) -> str:
