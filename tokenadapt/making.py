@@ -169,10 +169,10 @@ def _will_run(job: Job) -> bool:
 
 
 def _readings(problem: Problem) -> list[list[int]]:
-    """Beginnings of sample texts and short runs of random tokens: states of many kinds for one small forward pass."""
+    """Beginnings of sample texts and short runs of random tokens: states of many kinds for a small forward pass."""
     start = [problem.source.roles["bos"]] if "bos" in problem.source.roles else []
     texts = [start + ids for ids in problem.source.encode(SAMPLES)]
-    read = [text[max(0, end - 16) : end] for text in texts for end in range(1, len(text) + 1)]
+    read = [text[max(0, end - 16) : end] for text in texts for end in range(1, len(text) + 1, 3)]
     drawn = np.random.default_rng(problem.seed).choice(problem.ordinary, (len(read), 6))
     return [*read, *(row[: 1 + number % 6].tolist() for number, row in enumerate(drawn))]
 

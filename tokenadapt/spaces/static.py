@@ -31,12 +31,20 @@ class StaticEncoder:
         self.tokenizer.no_truncation()
         unknown = getattr(self.tokenizer.model, "unk_token", None)
         self.unknown = self.tokenizer.token_to_id(unknown) if unknown else None
+        self._known: dict[str, Matrix] = {}  # neighbours are asked for in chunks, and again when they are settled
 
     def prefetch(self, texts: Sequence[str]) -> None:
-        """Nothing to prepare: a look-up costs less than a cache."""
+        """Nothing to prepare: strings are read when they are first asked for, and kept."""
 
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
         """Unit vectors; a string whose tokens are all unknown has none."""
+        fresh = [text for text in texts if text not in self._known]
+        self._known.update(zip(fresh, self._read(fresh), strict=True))
+        if not texts:
+            return np.zeros((0, self.table.shape[1]), dtype=np.float32)
+        return np.stack([self._known[text] for text in texts])
+
+    def _read(self, texts: Sequence[str]) -> Matrix:
         out = np.zeros((len(texts), self.table.shape[1]), dtype=np.float32)
         for number, made in enumerate(self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)):
             ids = np.array([token for token in made.ids if token != self.unknown], dtype=np.int64)
