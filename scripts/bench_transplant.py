@@ -74,8 +74,7 @@ def plain_program(model: str, target: str, out: str, space: str, tokens: int) ->
     import faiss
     from transformers import AutoModelForCausalLM
 
-    from tokenadapt.making import Choice, Job, choose, source_model
-    from tokenadapt.making import _space as open_space_of
+    from tokenadapt.making import Choice, Job, choose, open_job_space, source_model
     from tokenadapt.overlap import measure_overlap
     from tokenadapt.progress import SILENT
     from tokenadapt.recipe import TransplantOptions
@@ -84,7 +83,7 @@ def plain_program(model: str, target: str, out: str, space: str, tokens: int) ->
     options = TransplantOptions(model, target, out, method=METHOD, space=space)
     setting = prepare(options)
     choice: Choice = choose(options, setting.roles)
-    found = open_space_of(
+    found = open_job_space(
         Job(setting, options, choice, measure_overlap(setting)), source_model(setting, options), SILENT
     )
     old = found.source(np.arange(setting.checkpoint.rows))
@@ -127,8 +126,7 @@ def floor(model: str, target: str, space: str, folder: Path) -> dict[str, float]
     """Writing tables of the same size, and one exact search over all candidates."""
     import faiss
 
-    from tokenadapt.making import Job, choose, source_model
-    from tokenadapt.making import _space as open_space_of
+    from tokenadapt.making import Job, choose, open_job_space, source_model
     from tokenadapt.overlap import measure_overlap
     from tokenadapt.progress import SILENT
     from tokenadapt.recipe import TransplantOptions
@@ -137,7 +135,7 @@ def floor(model: str, target: str, space: str, folder: Path) -> dict[str, float]
     options = TransplantOptions(model, target, str(folder), method=METHOD, space=space)
     setting = prepare(options)
     job = Job(setting, options, choose(options, setting.roles), measure_overlap(setting))
-    found = open_space_of(job, source_model(setting, options), SILENT)
+    found = open_job_space(job, source_model(setting, options), SILENT)
     old = found.source(found.candidates.ids)
     new = found.missing(np.arange(len(setting.alignment.missing)))
     began = time.perf_counter()

@@ -13,9 +13,6 @@ from tokenadapt.checkpoint.chat import turn_end
 from tokenadapt.checkpoint.companions import copy_companions
 from tokenadapt.checkpoint.ids import Translated, respeller, translate_config
 from tokenadapt.checkpoint.manifest import (
-    FILE as MANIFEST,
-)
-from tokenadapt.checkpoint.manifest import (
     Manifest,
     describe_input,
     describe_output,
@@ -163,6 +160,3 @@ def _manifest(job: Job, translated: Translated, written: WrittenTensors, staging
         versions=library_versions(),
         **describe_output(staging, written),
     )
-
-
-__all__ = ["MANIFEST", "PLAN", "Job", "assemble", "finish"]

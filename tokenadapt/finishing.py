@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenadapt.errors import RequestError
 from tokenadapt.methods.statistics import mean_row, norms
 from tokenadapt.plan import BLOCK_ROWS, Dense, Plan, Problem, missing_rows
-from tokenadapt.vocab.types import ByteVocab, How, Ids
+from tokenadapt.vocab.types import How
 
 ENOUGH = 32  # copied tokens of one length whose median is trusted
 
@@ -53,16 +53,12 @@ def _typical_norms(problem: Problem, centre: NDArray[np.float64], by: Literal["r
     have = norms(problem.table, alignment.source_id[copied], centre)
     goal = np.full(len(missing), np.median(have))
     if by == "bytes":
-        old, new = _byte_lengths(problem.target, copied), _byte_lengths(problem.target, missing)
+        old, new = problem.target.byte_lengths(copied), problem.target.byte_lengths(missing)
         for size in np.unique(new):
             alike = old == size
             if alike.sum() >= ENOUGH:
                 goal[new == size] = np.median(have[alike])
     return goal
-
-
-def _byte_lengths(vocab: ByteVocab, ids: Ids) -> Ids:
-    return np.array([len(vocab.token_bytes[index] or b"") for index in ids.tolist()], dtype=np.int64)
 
 
 def bias_direction(states: torch.Tensor, eps: float = 1e-4) -> torch.Tensor:

@@ -18,7 +18,7 @@ from tokenadapt.methods.make import make_rows
 from tokenadapt.methods.registry import find
 from tokenadapt.model import SourceModel
 from tokenadapt.overlap import Overlap
-from tokenadapt.plan import Dense, MemoryTable, Model, Plan, Problem, Role, Space, Table, build_table
+from tokenadapt.plan import Dense, Donor, MemoryTable, Model, Plan, Problem, Role, Space, Table, build_table
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.recipe import TransplantOptions
 from tokenadapt.setting import Setting
@@ -81,6 +81,15 @@ class Job:
     rows: Callable[[Problem], Plan | Dense] | None = None  # instead of the methods: a saved plan
 
 
+@dataclass(frozen=True)
+class Helpers:
+    """What methods may ask besides the problem's own values: opened once, for all roles."""
+
+    model: Model
+    space: Space | None
+    donor: Donor | None
+
+
 def choose(options: TransplantOptions, roles: tuple[Role, ...]) -> Choice:
     """Parse the methods that were asked for; a wrong name fails here, before anything is read."""
     check_spec(options.space)
@@ -113,11 +122,13 @@ def source_model(setting: Setting, options: TransplantOptions, progress: Progres
 
 def make(job: Job, model: Model, progress: Progress = SILENT) -> tuple[MadeRole, ...]:
     """New rows for every role of the output."""
-    space = _space(job, model, progress) if job.rows is None and job.choice.needs_space else None
-    return tuple(_make_role(job, model, space, role, progress) for role in job.setting.roles)
+    space = open_job_space(job, model, progress) if job.rows is None and job.choice.needs_space else None
+    helpers = Helpers(model, space, open_donor(job.options))
+    return tuple(_make_role(job, helpers, role, progress) for role in job.setting.roles)
 
 
-def _space(job: Job, model: Model, progress: Progress) -> Space:
+def open_job_space(job: Job, model: Model, progress: Progress) -> Space:
+    """The space of a job, over its own tokens."""
     setting, options = job.setting, job.options
     return open_space(
         options.space,
@@ -132,7 +143,7 @@ def _space(job: Job, model: Model, progress: Progress) -> Space:
     )
 
 
-def _make_role(job: Job, model: Model, space: Space | None, role: Role, progress: Progress) -> MadeRole:
+def _make_role(job: Job, helpers: Helpers, role: Role, progress: Progress) -> MadeRole:
     setting, options, choice = job.setting, job.options, job.choice
     old = setting.checkpoint.table(role)
     problem = Problem(
@@ -142,10 +153,10 @@ def _make_role(job: Job, model: Model, space: Space | None, role: Role, progress
         segmentation=setting.segmentation,
         role=role,
         table=old,
-        model=model,
-        space=space,
+        model=helpers.model,
+        space=helpers.space,
         corpus=_corpus(options, progress),
-        donor=open_donor(options),
+        donor=helpers.donor,
         seed=options.seed,
         progress=progress,
     )

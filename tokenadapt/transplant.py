@@ -30,16 +30,19 @@ def transplant(options: TransplantOptions, progress: Progress = SILENT) -> Outco
     if options.push_to_hub:
         check_push(options.push_to_hub)
     with clock.stage("read and align"):
-        setting = prepare(options, progress)
-        overlap = measure_overlap(setting)
-    return run_job(Job(setting, options, choose(options, setting.roles), overlap), clock, progress)
+        job = _job(options, progress)
+    return run_job(job, clock, progress)
 
 
 def share_encoding(options: TransplantOptions) -> None:
     """What every process of a torchrun but the first does: its share of the encoding. Only the first one writes."""
-    setting = prepare(options, SILENT)
-    job = Job(setting, options, choose(options, setting.roles), measure_overlap(setting))
-    make(job, source_model(setting, options, SILENT), SILENT)
+    job = _job(options, SILENT)
+    make(job, source_model(job.setting, options, SILENT), SILENT)
+
+
+def _job(options: TransplantOptions, progress: Progress) -> Job:
+    setting = prepare(options, progress)
+    return Job(setting, options, choose(options, setting.roles), measure_overlap(setting))
 
 
 def run_job(job: Job, clock: Clock, progress: Progress = SILENT) -> Outcome:

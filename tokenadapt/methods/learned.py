@@ -46,7 +46,7 @@ def learned(problem: Problem, *, most: Annotated[int, Bound(1000)] = 60_000, sha
     weights = _fit(problem.table, problem.source, taught) if share else np.zeros((_width(problem), problem.width))
     cut = readable(problem)
     rows = torch.zeros(len(cut.token_length), problem.width)
-    sizes = _byte_lengths(problem.target, problem.alignment.missing)
+    sizes = problem.target.byte_lengths(problem.alignment.missing)
     runs = Runs(problem.alignment.missing, cut.start, cut.piece)
     for first, last, mean, features in _features(problem.table, runs, sizes):
         rows[first:last] = torch.from_numpy(mean + share * (features @ weights)).float()
@@ -78,7 +78,7 @@ def _moments(table: Table, vocab: ByteVocab, taught: Runs) -> tuple[Floats, Floa
     """X^T X and X^T Y over the old tokens that teach."""
     gram: Floats | None = None
     cross: Floats | None = None
-    for first, last, mean, features in _features(table, taught, _byte_lengths(vocab, taught.tokens)):
+    for first, last, mean, features in _features(table, taught, vocab.byte_lengths(taught.tokens)):
         goal = table.rows(taught.tokens[first:last]).double().numpy() - mean
         part, product = features.T @ features, features.T @ goal
         gram = part if gram is None else gram + part
@@ -91,7 +91,7 @@ def _moments(table: Table, vocab: ByteVocab, taught: Runs) -> tuple[Floats, Floa
 def _unexplained(table: Table, vocab: ByteVocab, held: Runs, weights: Floats) -> float:
     """Share of the squared distance from the mean of the pieces that the correction leaves."""
     before = after = 0.0
-    for first, last, mean, features in _features(table, held, _byte_lengths(vocab, held.tokens)):
+    for first, last, mean, features in _features(table, held, vocab.byte_lengths(held.tokens)):
         goal = table.rows(held.tokens[first:last]).double().numpy() - mean
         before += float((goal**2).sum())
         after += float(((goal - features @ weights) ** 2).sum())
@@ -119,7 +119,3 @@ def _features(table: Table, runs: Runs, sizes: Ids) -> Iterator[tuple[int, int, 
         kinds = np.eye(SIZES)[np.clip(counts - 2, 0, SIZES - 1)]
         more = np.stack([np.log1p(sizes[first:last]), np.ones(last - first)], axis=1)
         yield first, last, mean, np.concatenate([mean, head, tail, kinds, more], axis=1)
-
-
-def _byte_lengths(vocab: ByteVocab, ids: Ids) -> Ids:
-    return np.array([len(vocab.token_bytes[index] or b"") for index in ids.tolist()], dtype=np.int64)

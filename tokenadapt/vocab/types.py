@@ -61,6 +61,10 @@ class ByteVocab:
         """Number of ids, gaps included: max id + 1."""
         return len(self.token_bytes)
 
+    def byte_lengths(self, ids: Ids) -> Ids:
+        """Bytes of each token `ids`, 0 where one holds no text: (len(ids),)."""
+        return np.array([len(self.token_bytes[index] or b"") for index in ids.tolist()], dtype=np.int64)
+
 
 @dataclass(frozen=True)
 class Alignment:
