@@ -11,7 +11,8 @@ import torch
 
 from tests.spaces.conftest import make_vocab
 from tokenadapt.errors import RequestError
-from tokenadapt.spaces.neighbours import choose_candidates
+from tokenadapt.spaces.candidates import choose_candidates
+from tokenadapt.spaces.integers import integers_are_exact
 from tokenadapt.spaces.neighbours import nearest as find_nearest
 from tokenadapt.spaces.options import unit
 from tokenadapt.spaces.search import choose_backend, faiss_gpus, open_search
@@ -19,6 +20,8 @@ from tokenadapt.vocab.types import Kind
 
 NONE = np.zeros(0, dtype=np.int64)
 BACKENDS = ["faiss", "torch"]
+if integers_are_exact():
+    BACKENDS.append("int8")
 if torch.cuda.is_available():
     BACKENDS.append("torch-cuda")
 if faiss_gpus():
@@ -108,9 +111,9 @@ def test_candidates_are_ordinary_trained_told_apart_and_counted():
 def test_the_same_neighbours_with_one_thread_and_with_four():
     program = (
         "import numpy as np, hashlib\n"
-        "from tests.spaces.test_neighbours import nearest, world\n"
+        "from tests.spaces.test_neighbours import BACKENDS, nearest, world\n"
         "given = world(4000, 700, 48)\n"
-        "for backend in ('faiss', 'torch'):\n"
+        "for backend in BACKENDS:\n"
         "    ids, cos = nearest(*given, np.full(700, -1), 5, backend=backend)\n"
         "    print(hashlib.sha256(ids.tobytes() + cos.tobytes()).hexdigest())"
     )

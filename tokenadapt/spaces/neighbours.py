@@ -1,8 +1,7 @@
-"""The nearest old tokens of every missing token: exact, batched, over candidates that are worth having."""
+"""The nearest old tokens of every missing token: exact, batched, and the same whichever search finds them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -11,64 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenadapt.progress import SILENT, Progress
+from tokenadapt.spaces.candidates import Vectors
+from tokenadapt.spaces.integers import IntegerSearch
 from tokenadapt.spaces.options import Backend, Matrix
-from tokenadapt.spaces.search import open_search
-from tokenadapt.vocab.types import ByteVocab, Ids, Kind
+from tokenadapt.spaces.search import open_search, uses_integers
+from tokenadapt.vocab.types import Ids
 
 CHUNK_BYTES: Final = 1 << 29  # candidates searched at once, in float32: what bounds the memory of a search
-BLOCK_BYTES: Final = 1 << 27  # vectors of neighbours whose cosines are computed again at once, in float64
+PAIRS: Final = 1024  # cosines that are computed again at once, in float64
 QUERIES: Final = 4096
+CLOSER: Final = 16  # times as many candidates for queries that the first round of integers leaves open
+MANY: Final = 0.25  # of all queries: where so many are left open, more integers do not help
 MARGIN: Final = 8  # fetched beyond k, so that ties and twins are settled by id and not by the backend
-
-Vectors = Callable[[Ids], Matrix]  # ids or positions to unit rows
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Old tokens that may be neighbours, and how many were kept out for which reason; counts sum to V_old."""
-
-    ids: Ids  # (n,) ascending
-    left_out: dict[str, int]
-    undertrained: Ids  # old ids that were kept out because training hardly touched their rows
-
-    def describe(self) -> str:
-        """One line for people."""
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items() if count)
-        return f"neighbours: {len(self.ids):,} candidates" + (f"; left out: {reasons}" if reasons else "")
-
-
-def choose_candidates(
-    vocab: ByteVocab, rows: int, vectors: Vectors, undertrained: Ids, *, block: int = 8192
-) -> Candidates:
-    """Ordinary old tokens with a row, a trained one, a vector, and no twin of lower id with the very same vector.
-
-    `rows` is the number of rows of the old table. Of tokens that the encoder cannot tell apart (`x`, ` x`, `X`) the
-    lowest id stays: in merge order it is the one that was seen most.
-    """
-    kind = np.asarray(vocab.kind)
-    ordinary = (kind == Kind.ORDINARY) & (np.arange(len(kind)) < rows)
-    trained = ordinary.copy()
-    trained[undertrained[undertrained < len(trained)]] = False
-    ids = np.flatnonzero(trained)
-    seen: set[bytes] = set()
-    kept: list[int] = []
-    empty = 0
-    for first in range(0, len(ids), block):
-        part = vectors(ids[first : first + block])
-        alive = part.any(axis=1)
-        empty += int((~alive).sum())
-        for row in np.flatnonzero(alive):
-            mark = hashlib.blake2b(part[row].tobytes(), digest_size=16).digest()
-            if mark not in seen:
-                seen.add(mark)
-                kept.append(int(ids[first + row]))
-    left_out = {
-        "special, byte or added": len(kind) - int(ordinary.sum()),
-        "under-trained": int(ordinary.sum()) - len(ids),
-        "without a vector": empty,
-        "with another's vector": len(ids) - empty - len(kept),
-    }
-    return Candidates(np.array(kept, dtype=np.int64), left_out, undertrained)
 
 
 def nearest(
@@ -89,69 +42,117 @@ def nearest(
     every backend and thread count gives the same answer.
     """
     total = len(barred)
-    ids = np.full((total, k), -1, dtype=np.int64)
-    cosines = np.zeros((total, k), dtype=np.float32)
+    near = Near(np.full((total, k), -1, dtype=np.int64), np.zeros((total, k), dtype=np.float32))
     if not total or not len(candidates) or not k:
-        return ids, cosines
-    width = source(candidates[:1]).shape[1]
-    fetch = min(k + MARGIN, len(candidates))
-    found = _search(
-        candidates, source, queries, (total, fetch), max(fetch, chunk_bytes // (4 * width)), backend, progress
-    )
-    step = max(1, BLOCK_BYTES // (8 * width * fetch))
-    for first in range(0, total, step):
-        index = np.arange(first, min(first + step, total))
-        part = slice(first, first + step)
-        _settle(found[part], source, queries(index), barred[part], ids[part], cosines[part])
-    return ids, cosines
+        return near.ids, near.cosines
+    sides = Sides(candidates, source, queries, barred)
+    left = np.arange(total)
+    if uses_integers(backend, source(candidates[:1]).shape[1], len(candidates) * total):
+        left = _by_integers(sides, near, progress)
+        backend = "auto" if backend == "int8" else backend
+    _by_floats(sides, near, left, backend, chunk_bytes, progress)
+    return near.ids, near.cosines
 
 
-def _search(
-    candidates: Ids,
-    source: Vectors,
-    queries: Vectors,
-    shape: tuple[int, int],
-    chunk: int,
-    backend: Backend,
-    progress: Progress,
+@dataclass(frozen=True)
+class Sides:
+    """What is looked for, and among what."""
+
+    candidates: Ids
+    source: Vectors
+    queries: Vectors
+    barred: Ids
+
+
+@dataclass(frozen=True)
+class Near:
+    """The answer, filled query by query."""
+
+    ids: Ids  # (M, k)
+    cosines: NDArray[np.float32]  # (M, k)
+
+    def settle(self, which: Ids, asked: Matrix, found: Ids, sides: Sides) -> None:
+        """Order what was found, (n, fetch), for the queries `which`, and keep the k best; -1 is none."""
+        query, slot = np.nonzero(found >= 0)
+        if not len(query):
+            return
+        wanted, where = np.unique(found[query, slot], return_inverse=True)
+        rows = sides.source(wanted)
+        score = np.full(found.shape, -np.inf, dtype=np.float32)
+        for first in range(0, len(query), PAIRS):
+            part = slice(first, first + PAIRS)
+            left, right = asked[query[part]].astype(np.float64), rows[where[part]].astype(np.float64)
+            score[query[part], slot[part]] = np.einsum("pd,pd->p", left, right)
+        name = found.copy()
+        score[name == sides.barred[which][:, None]] = -np.inf
+        order = np.lexsort((name, -score), axis=1)[:, : self.ids.shape[1]]
+        score, name = np.take_along_axis(score, order, 1), np.take_along_axis(name, order, 1)
+        gone = np.isneginf(score)
+        score[gone], name[gone] = 0, -1
+        self.ids[which, : name.shape[1]] = name
+        self.cosines[which, : name.shape[1]] = score
+
+
+def _by_integers(sides: Sides, near: Near, progress: Progress) -> Ids:
+    """Answer all queries whose answer is certain, and give the positions of the others."""
+    left = np.arange(len(near.ids))
+    fetch = near.ids.shape[1] + MARGIN
+    search = IntegerSearch(sides.candidates, sides.source)
+    with progress.stage("search neighbours", total=len(left), unit="tokens") as advance:
+        left = _round(search, sides, near, left, fetch, advance)
+    if 0 < len(left) < MANY * len(near.ids):
+        with progress.stage("search closer", total=len(left), unit="tokens") as advance:
+            left = _round(search, sides, near, left, CLOSER * fetch, advance)
+    return left
+
+
+def _round(
+    search: IntegerSearch, sides: Sides, near: Near, which: Ids, fetch: int, advance: Callable[[int], None]
 ) -> Ids:
-    """Old ids of the best candidates of each query, `shape` = (M, fetch), in no promised order; -1 for no vector."""
-    total, fetch = shape
-    best = np.full(shape, -np.inf, dtype=np.float32)
-    found = np.full(shape, -1, dtype=np.int64)
-    chunks = -(-len(candidates) // chunk)
-    with progress.stage("search neighbours", total=total * chunks, unit="tokens") as advance:
-        for start in range(0, len(candidates), chunk):
-            these = candidates[start : start + chunk]
-            search = open_search(source(these), backend)
-            for first in range(0, total, QUERIES):
-                index = np.arange(first, min(first + QUERIES, total))
-                asked = queries(index)
-                live = index[asked.any(axis=1)]
+    """Those of the queries `which` that rescoring `fetch` candidates does not answer for certain."""
+    left: list[Ids] = [np.zeros(0, dtype=np.int64)]
+    for first in range(0, len(which), QUERIES):
+        index = which[first : first + QUERIES]
+        asked = sides.queries(index)
+        live = asked.any(axis=1)
+        advance(len(index))
+        if live.any():
+            index, asked = index[live], asked[live]
+            # one more than k: a token is not its own neighbour
+            short = search.top(asked, near.ids.shape[1] + 1, min(fetch, len(sides.candidates)))
+            near.settle(index, asked, np.where(short.rows < 0, -1, sides.candidates[short.rows]), sides)
+            left.append(index[~(near.cosines[index, -1] > short.bound)])
+    return np.concatenate(left)
+
+
+def _by_floats(sides: Sides, near: Near, which: Ids, backend: Backend, chunk_bytes: int, progress: Progress) -> None:
+    """Answer the queries `which` by a search in float32."""
+    if not len(which):
+        return
+    fetch = min(near.ids.shape[1] + MARGIN, len(sides.candidates))
+    width = sides.source(sides.candidates[:1]).shape[1]
+    found = _search(sides, which, fetch, max(fetch, chunk_bytes // (4 * width)), backend, progress)
+    for first in range(0, len(which), QUERIES):
+        part = which[first : first + QUERIES]
+        near.settle(part, sides.queries(part), found[first : first + QUERIES], sides)
+
+
+def _search(sides: Sides, which: Ids, fetch: int, chunk: int, backend: Backend, progress: Progress) -> Ids:
+    """Old ids of the best candidates of the queries, (n, fetch), in no promised order; -1 for no vector."""
+    best = np.full((len(which), fetch), -np.inf, dtype=np.float32)
+    found = np.full((len(which), fetch), -1, dtype=np.int64)
+    chunks = -(-len(sides.candidates) // chunk)
+    with progress.stage("search neighbours", total=len(which) * chunks, unit="tokens") as advance:
+        for start in range(0, len(sides.candidates), chunk):
+            these = sides.candidates[start : start + chunk]
+            search = open_search(sides.source(these), backend)
+            for first in range(0, len(which), QUERIES):
+                asked = sides.queries(which[first : first + QUERIES])
+                live = first + np.flatnonzero(asked.any(axis=1))
                 if len(live):
-                    score, row = search.top(asked[asked.any(axis=1)], min(fetch, len(these)))
+                    score, row = search.top(asked[live - first], min(fetch, len(these)))
                     score, name = np.hstack((best[live], score)), np.hstack((found[live], these[row]))
                     order = np.lexsort((name, -score), axis=1)[:, :fetch]
                     best[live], found[live] = np.take_along_axis(score, order, 1), np.take_along_axis(name, order, 1)
-                advance(len(index))
+                advance(len(asked))
     return found
-
-
-def _settle(found: Ids, source: Vectors, asked: Matrix, barred: Ids, ids: Ids, cosines: NDArray[np.float32]) -> None:
-    """Write the neighbours of one block, exactly ordered, into views of the result."""
-    live = np.flatnonzero((found >= 0).any(axis=1))
-    if not len(live):
-        return
-    wanted, where = np.unique(found[live], return_inverse=True)
-    rows = source(wanted[wanted >= 0])
-    rows = np.concatenate((np.zeros((int((wanted < 0).sum()), rows.shape[1]), np.float32), rows))
-    near = rows[where.reshape(len(live), -1)].astype(np.float64)  # (n, fetch, d)
-    score = np.einsum("qd,qmd->qm", asked[live].astype(np.float64), near).astype(np.float32)
-    name = found[live].copy()
-    score[(name == barred[live][:, None]) | (name < 0)] = -np.inf
-    order = np.lexsort((name, -score), axis=1)[:, : ids.shape[1]]
-    score, name = np.take_along_axis(score, order, 1), np.take_along_axis(name, order, 1)
-    gone = np.isneginf(score)
-    score[gone], name[gone] = 0, -1
-    ids[live, : name.shape[1]] = name
-    cosines[live, : name.shape[1]] = score

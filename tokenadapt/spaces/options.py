@@ -15,7 +15,7 @@ from tokenadapt.vocab.types import Ids
 
 Matrix = NDArray[np.float32]  # (n, d)
 Precision = Literal["auto", "float32", "bfloat16"]
-Backend = Literal["auto", "faiss", "faiss-gpu", "torch", "torch-cuda"]
+Backend = Literal["auto", "int8", "faiss", "faiss-gpu", "torch", "torch-cuda"]
 POOLINGS: Final = ("auto", "mean", "cls", "max", "last", "weighted")
 
 

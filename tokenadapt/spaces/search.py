@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tokenadapt.errors import RequestError
+from tokenadapt.spaces.integers import LEAST_WORK, integers_are_exact, integers_pay
 from tokenadapt.spaces.options import Backend, Matrix
 from tokenadapt.vocab.types import Ids
 
@@ -87,6 +88,18 @@ def choose_backend(wanted: Backend = "auto") -> Backend:
     except ImportError:
         return "torch-cuda" if torch.cuda.is_available() else "torch"
     return "torch-cuda" if torch.cuda.is_available() else "faiss"
+
+
+def uses_integers(wanted: Backend, width: int, products: int) -> bool:
+    """Whether 8-bit integers shall search first: on request, or where a CPU would search and they pay.
+
+    Raises RequestError where they are asked for and this processor cannot.
+    """
+    if wanted == "int8" and not integers_are_exact():
+        raise RequestError("This processor has no exact 8-bit products.", "Leave the choice to the program.")
+    if wanted != "auto":
+        return wanted == "int8"
+    return products >= LEAST_WORK and choose_backend() in ("faiss", "torch") and integers_pay(width)
 
 
 def open_search(matrix: Matrix, wanted: Backend = "auto") -> Search:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenadapt.progress import SILENT, Progress
-from tokenadapt.spaces.neighbours import Candidates, choose_candidates, nearest
+from tokenadapt.spaces.candidates import Candidates, choose_candidates
+from tokenadapt.spaces.neighbours import nearest
 from tokenadapt.spaces.options import Matrix, SpaceOptions, TokenVectors
 from tokenadapt.vocab.types import Alignment, ByteVocab, Ids
 

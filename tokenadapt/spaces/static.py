@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from tokenadapt.errors import RequestError, TokenAdaptError
 from tokenadapt.spaces.options import Matrix, unit
 from tokenadapt.vocab.types import Ids
+
+BATCH: Final = 16384  # strings cut at once
 
 
 class StaticEncoder:
@@ -31,30 +36,39 @@ class StaticEncoder:
         self.tokenizer.no_truncation()
         unknown = getattr(self.tokenizer.model, "unk_token", None)
         self.unknown = self.tokenizer.token_to_id(unknown) if unknown else None
-        self._known: dict[str, Matrix] = {}  # neighbours are asked for in chunks, and again when they are settled
+        self._number: dict[str, int] = {}  # string -> its run of table rows: neighbours are asked for again and again
+        self._start, self._row = array("q", [0]), array("i")
 
     def prefetch(self, texts: Sequence[str]) -> None:
-        """Nothing to prepare: strings are read when they are first asked for, and kept."""
+        """Cut strings into rows of the table; some 20 bytes each are kept, no vector."""
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._number]
+        for at in range(0, len(fresh), BATCH):
+            batch = fresh[at : at + BATCH]
+            made = self.tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            for text, cut in zip(batch, made, strict=True):
+                self._number[text] = len(self._number)
+                self._row.extend(self._rows(cut.ids))
+                self._start.append(len(self._row))
 
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
         """Unit vectors; a string whose tokens are all unknown has none."""
-        fresh = [text for text in texts if text not in self._known]
-        self._known.update(zip(fresh, self._read(fresh), strict=True))
-        if not texts:
-            return np.zeros((0, self.table.shape[1]), dtype=np.float32)
-        return np.stack([self._known[text] for text in texts])
+        self.prefetch(texts)
+        which = np.fromiter(map(self._number.__getitem__, texts), dtype=np.int64, count=len(texts))
+        known, row = np.array(self._start), np.array(self._row, dtype=np.int32)
+        count = known[which + 1] - known[which]
+        start = np.concatenate(([0], np.cumsum(count)))
+        row = row[np.arange(start[-1]) + np.repeat(known[which] - start[:-1], count)]
+        weight = np.ones(len(row), dtype=np.float32) if self.weight is None else self.weight[row]
+        total = csr_array((weight, row, start), shape=(len(texts), len(self.table))) @ self.table
+        return unit(total / np.maximum(count, 1).astype(np.float32)[:, None])
 
-    def _read(self, texts: Sequence[str]) -> Matrix:
-        out = np.zeros((len(texts), self.table.shape[1]), dtype=np.float32)
-        for number, made in enumerate(self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)):
-            ids = np.array([token for token in made.ids if token != self.unknown], dtype=np.int64)
-            if self.mapping is not None:
-                ids = self.mapping[ids[ids < len(self.mapping)]]
-            ids = ids[ids < len(self.table)]
-            if len(ids):
-                rows = self.table[ids].astype(np.float32)
-                out[number] = (rows if self.weight is None else rows * self.weight[ids, None]).mean(axis=0)
-        return unit(out)
+    def _rows(self, tokens: list[int]) -> list[int]:
+        if self.unknown is None and self.mapping is None and max(tokens, default=0) < len(self.table):
+            return tokens
+        known = [token for token in tokens if token != self.unknown]
+        if self.mapping is not None:
+            known = [int(self.mapping[token]) for token in known if token < len(self.mapping)]
+        return [row for row in known if row < len(self.table)]
 
 
 def read_table(path: Path) -> tuple[Matrix, Matrix | None, Ids | None]:
