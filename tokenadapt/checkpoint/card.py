@@ -53,6 +53,7 @@ def render_card(manifest: Manifest, facts: CardFacts) -> str:
         _summary(manifest),
         _overlap(manifest),
         _method(manifest),
+        *([calibration_section(manifest)] if manifest.calibrations else []),
         _loading(manifest, facts),
         _serving(manifest, facts),
         _citation(facts),
@@ -153,6 +154,28 @@ def _method(manifest: Manifest) -> str:
     changes = "\n### Ids that changed\n\n" + "\n".join(lines) + "\n" if lines else ""
     chat = f"\nChat: {manifest.chat}.\n" if manifest.chat else ""
     return "## Method\n\n" + _table(("option", "value"), shown) + chat + changes
+
+
+def calibration_section(manifest: Manifest) -> str:
+    """What was trained after the transplant, on what, how long, and what it brought; empty where nothing was."""
+    if not manifest.calibrations:
+        return ""
+    parts = ["## Calibration\n", "After the transplant, parameters were trained to say what the source model says.\n"]
+    for number, run in enumerate(manifest.calibrations, 1):
+        last = run["curve"][-1]
+        rows = [
+            ("trained", f"{run['train']} ({run['parameters']:,} numbers)"),
+            ("objective", run["objective"]),
+            ("data", f"{run['data']}; {run['coverage']['tokens']:,} tokens"),
+            ("new tokens that the data hold", f"{run['coverage']['seen']:,} of {run['coverage']['new']:,}"),
+            ("read", f"{last['tokens']:,} tokens in {last['step']:,} steps, {last['seconds'] / 60:.1f} minutes"),
+            ("held-out bits per byte, source model", f"{run['source']:.4f}"),
+            ("before", f"{run['before']:.4f} ({run['before'] - run['source']:+.4f})"),
+            ("after", f"{run['after']:.4f} ({run['after'] - run['source']:+.4f})"),
+        ]
+        title = f"\n### Run {number}\n\n" if len(manifest.calibrations) > 1 else "\n"
+        parts.append(title + _table(("", "value"), rows))
+    return "".join(parts)
 
 
 def _says_something(value: Any) -> bool:

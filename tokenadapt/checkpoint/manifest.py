@@ -75,6 +75,7 @@ class Manifest:
     seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
     versions: Mapping[str, str] = field(default_factory=dict)
     verify: Mapping[str, Any] | None = None
+    calibrations: tuple[Mapping[str, Any], ...] = ()  # what was trained afterwards, on what, how long, in order
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -169,6 +170,7 @@ def _rebuild(state: dict[str, Any]) -> Manifest:
         state[key] = tuple(kind(**entry) for entry in state[key])
     state["tensors"] = tuple(dataclasses.replace(one, shape=tuple(one.shape)) for one in state["tensors"])
     state["notes"] = tuple(state["notes"])
+    state["calibrations"] = tuple(state.get("calibrations", ()))
     state["source"], state["target"] = Input(**state["source"]), Input(**state["target"])
     return Manifest(**state)
 

@@ -31,6 +31,7 @@ def write_checkpoint_tensors(
     tables: Mapping[Role, NewTable],
     biases: Mapping[str, torch.Tensor],
     *,
+    replaced: Mapping[str, torch.Tensor] | None = None,
     untie: bool = False,
     copy: bool = False,
     hash_untouched: bool = False,
@@ -39,12 +40,13 @@ def write_checkpoint_tensors(
     """Write every tensor of the new checkpoint into `staging`.
 
     `tables` has the role input, and the role output where the source is not tied or `untie` asks for it. `biases` has
-    one tensor for each of `source.biases`, by name. File names, the order of tensors and the header's metadata are
-    the source's. `hash_untouched` reads the layers too, for hashes of every tensor; without it they are never read.
+    one tensor for each of `source.biases`, by name; `replaced` has other tensors that changed. File names, the order
+    of tensors and the header's metadata are the source's. `hash_untouched` reads the layers too, for hashes of every
+    tensor; without it they are never read.
     """
     untied = not source.tied or untie
     _check_request(source, tables, biases, untied)
-    items = _items(source, tables, biases, untied)
+    items = _items(source, tables, {**biases, **(replaced or {})}, untied)
     changed = {shard.name for shard in source.shards if any(item.blocks for item in items[shard.name])}
     how: dict[str, Placed] = {}
     for shard in source.shards:

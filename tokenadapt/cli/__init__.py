@@ -23,6 +23,7 @@ from tokenadapt.errors import Terminated, TokenAdaptError
 COMMANDS: Final[dict[str, str]] = {
     "transplant": "tokenadapt.cli.transplant:transplant",
     "apply-plan": "tokenadapt.cli.apply_plan:apply_plan",
+    "calibrate": "tokenadapt.cli.calibrate:calibrate",
     "explain": "tokenadapt.cli.explain:explain",
     "train-tokenizer": "tokenadapt.cli.train_tokenizer:train_tokenizer",
     "count": "tokenadapt.cli.count:count",

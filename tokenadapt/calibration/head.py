@@ -1,0 +1,120 @@
+"""From final states to log-probabilities, in blocks of positions: the logits of a batch never exist at once.
+
+The gradient is exact. In the backward pass each block's logits are made again from the states and the saved
+normalisers, and only trained rows get a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenadapt.calibration.split import SplitTable
+
+HEAD_BYTES = 96 << 20  # largest block of float32 logits
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the model does to raw products before they are its logits."""
+
+    scale: float = 1.0
+    cap: float | None = None
+
+
+class SplitHead:
+    """The head over a split table: logits in the table's compact order."""
+
+    def __init__(self, table: SplitTable, shape: Shape, block: int | None = None) -> None:
+        self.table, self.shape = table, shape
+        self.block = block or max(1, HEAD_BYTES // (4 * table.rows))
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Float32 logits (n, V) in compact order; differentiable, for small blocks of positions."""
+        table = self.table
+        return _block(states, table.frozen, table.trained.to(states.dtype), table.bias, self.shape)
+
+    def log_probs(self, states: Tensor, ids: Tensor) -> Tensor:
+        """Natural-log probability of one token id per state: (n,)."""
+        if not len(states):
+            return wide(states).sum(-1)
+        table = self.table
+        found: Tensor = _LogProb.apply(  # type: ignore[no-untyped-call]
+            states, table.trained, table.frozen, table.bias, table.place[ids], self.shape, self.block
+        )
+        return found
+
+
+def wide(values: Tensor) -> Tensor:
+    """At least float32."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def bent(raw: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
+    """Raw products to logits: bias, scale, soft cap."""
+    logits = (raw if bias is None else raw + bias) * shape.scale
+    return shape.cap * torch.tanh(logits / shape.cap) if shape.cap else logits
+
+
+def blocks(count: int, size: int) -> Iterator[slice]:
+    """Slices that cover `count`."""
+    for low in range(0, count, size):
+        yield slice(low, min(low + size, count))
+
+
+class _LogProb(torch.autograd.Function):
+    """Log-probability of given columns under a softmax over frozen and trained rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        trained: Tensor,
+        frozen: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        shape: Shape,
+        block: int,
+    ) -> Tensor:
+        rows = trained.to(states.dtype)
+        total = torch.empty(len(states), device=states.device, dtype=wide(states[:0]).dtype)
+        picked = torch.empty_like(total)
+        for part in blocks(len(states), block):
+            logits = _block(states[part], frozen, rows, bias, shape)
+            total[part] = logits.logsumexp(1)
+            picked[part] = logits.gather(1, target[part, None])[:, 0]
+        ctx.save_for_backward(states, trained, frozen, bias, target, total)
+        ctx.shape, ctx.block = shape, block
+        return picked - total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        states, trained, frozen, bias, target, total = ctx.saved_tensors
+        rows, count = trained.to(states.dtype), len(frozen)
+        to_states = torch.empty_like(states) if ctx.needs_input_grad[0] else None
+        to_rows = torch.zeros_like(trained) if ctx.needs_input_grad[1] else None
+        for part in blocks(len(states), ctx.block):
+            logits = _block(states[part], frozen, rows, bias, ctx.shape)
+            slope = _slope(logits, ctx.shape)
+            up = wide(grad[part])
+            flow = (logits - total[part, None]).exp_().mul_(-up[:, None])
+            flow[torch.arange(len(up), device=up.device), target[part]] += up
+            flow = (flow if slope is None else flow.mul_(slope)).mul_(ctx.shape.scale).to(states.dtype)
+            if to_states is not None:
+                to_states[part] = flow[:, :count] @ frozen + flow[:, count:] @ rows
+            if to_rows is not None:
+                to_rows += flow[:, count:].T @ states[part]
+        return to_states, to_rows, None, None, None, None, None
+
+
+def _block(states: Tensor, frozen: Tensor, rows: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
+    return bent(wide(torch.cat([states @ frozen.T, states @ rows.T], dim=1)), bias, shape)
+
+
+def _slope(logits: Tensor, shape: Shape) -> Tensor | None:
+    """Derivative of the soft cap where there is one."""
+    return 1 - (logits / shape.cap) ** 2 if shape.cap else None

@@ -1,0 +1,175 @@
+"""The loop: steps until a budget is used up, held-out figures on the way, the best kept, the state saved."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenadapt.calibration.batches import Order
+from tokenadapt.calibration.group import Group
+from tokenadapt.calibration.lesson import BrokenLossError, Lesson
+from tokenadapt.calibration.options import CalibrationOptions
+from tokenadapt.calibration.schedule import rate
+from tokenadapt.calibration.state import Desk, Point, RunState
+from tokenadapt.calibration.trained import Trained
+from tokenadapt.errors import TokenAdaptError
+from tokenadapt.progress import SILENT, Progress
+
+_BETAS = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a run ends: at the first of these."""
+
+    steps: int | None
+    tokens: int | None
+    minutes: float | None
+
+    def used(self, state: RunState) -> float:
+        """The largest used share of any of them; 1 and more: it is over."""
+        shares = [0.0]
+        for limit, spent in ((self.steps, state.step), (self.tokens, state.tokens)):
+            if limit is not None:
+                shares.append(spent / limit if limit else 1.0)
+        if self.minutes is not None:
+            shares.append(state.seconds / (60 * self.minutes))
+        return max(shares)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a loop works with."""
+
+    lesson: Lesson
+    trained: Trained
+    order: Order
+    score: Callable[[], float]  # held-out bits per byte of the student as it stands
+    group: Group
+    desk: Desk
+    progress: Progress = SILENT
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a loop ended; the student holds the best values."""
+
+    state: RunState
+    why: str
+    broken: str = ""  # what went wrong, where something did
+
+
+class Loop:
+    """One run over a lesson."""
+
+    def __init__(self, tools: Tools, options: CalibrationOptions, budget: Budget, reference: float) -> None:
+        self.tools, self.options, self.budget, self.reference = tools, options, budget, reference
+        self.optimizer = torch.optim.AdamW(tools.trained.list(), lr=options.lr, betas=_BETAS, weight_decay=0.0)
+        self.losses: dict[str, float] = {}
+
+    def run(self, state: RunState) -> Ended:
+        """Go on from `state` until a budget is used up, nothing improves any more, or the loss breaks.
+
+        On Ctrl-C the state is saved before KeyboardInterrupt goes on.
+        """
+        tools = self.tools
+        if state.values:
+            tools.trained.load(state.values)
+            self.optimizer.load_state_dict(dict(state.optimizer))
+        if state.best is None:
+            state = self._measured(state)
+        why, broken = "the budget is used up", ""
+        total = self.budget.tokens or (self.budget.steps or 0) * self.options.step_tokens or None
+        with tools.progress.stage("calibrate", total, "tokens") as advance:
+            advance(state.tokens)
+            try:
+                while self.budget.used(state) < 1:
+                    before = state
+                    state = self._step(state)
+                    advance(state.tokens - before.tokens)
+                    if state.step % self.options.every == 0 or self.budget.used(state) >= 1:
+                        state = self._measured(state)
+                    if self._tired(state):
+                        why = f"nothing improved for {self.options.patience} measurements"
+                        break
+                    if state.step % (self.options.save_every or self.options.every) == 0:
+                        self._save(state)
+            except BrokenLossError as error:
+                why, broken = "the loss broke", error.message
+            except KeyboardInterrupt:
+                self._save(state)
+                raise
+        if state.best is not None and not broken and state.curve[-1].step < state.step:
+            state = self._measured(state)
+        tools.trained.load(state.best_values)
+        return Ended(state, why, broken)
+
+    def _step(self, state: RunState) -> RunState:
+        began = time.perf_counter()
+        tools, options = self.tools, self.options
+        examples, place = tools.order.step(state.place, options.step_tokens)
+        tokens = sum(one.scored for one in examples)
+        parameters = tools.trained.list()
+        for parameter in parameters:
+            parameter.grad = None
+        self.losses = tools.lesson.gradients(examples, tools.group)
+        tools.group.sum_gradients(parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, options.clip))
+        if not norm < float("inf"):
+            names = ", ".join(dict.fromkeys(one.name for one in examples))
+            raise BrokenLossError(f"The gradient is no number on the batch of {names[:300]}.", "Lower --lr.")
+        after = replace(state, step=state.step + 1, tokens=state.tokens + tokens, place=place)
+        for group in self.optimizer.param_groups:
+            group["lr"] = options.lr * rate(self.budget.used(after), options.schedule, options.warmup)
+        self.optimizer.step()
+        spent = tools.group.sum(torch.tensor([time.perf_counter() - began], dtype=torch.float64).numpy())
+        return replace(after, seconds=state.seconds + float(spent[0]) / tools.group.size)
+
+    def _measured(self, state: RunState) -> RunState:
+        """The held-out figure, noted, and the values kept where it is the best."""
+        tools = self.tools
+        figure = tools.score()
+        point = Point(state.step, state.tokens, round(state.seconds, 3), figure, dict(self.losses))
+        state = replace(state, curve=(*state.curve, point))
+        if state.best is None or figure < state.best.bits_per_byte:
+            state = replace(state, best=point, best_values=tools.trained.snapshot())
+        self._tell(point)
+        return state
+
+    def _tell(self, point: Point) -> None:
+        speed = point.tokens / point.seconds if point.seconds else 0.0
+        excess = point.bits_per_byte - self.reference
+        losses = ", ".join(f"{name} {value:.4f}" for name, value in point.losses.items())
+        self.tools.progress.note(
+            f"step {point.step}: {point.tokens:,} tokens at {speed:,.0f}/s, held out {point.bits_per_byte:.4f} bits "
+            f"per byte (excess {excess:+.4f}){'; ' + losses if losses else ''}"
+        )
+        if self.options.log and self.tools.group.first:
+            append_line(Path(self.options.log), {**asdict(point), "excess": excess})
+
+    def _tired(self, state: RunState) -> bool:
+        if not self.options.patience or state.best is None:
+            return False
+        since = [point for point in state.curve if point.step > state.best.step]
+        return len(since) >= self.options.patience
+
+    def _save(self, state: RunState) -> None:
+        if not self.tools.group.first:
+            return
+        values, optimizer = self.tools.trained.snapshot(), self.optimizer.state_dict()
+        self.tools.desk.save(replace(state, values=values, optimizer=optimizer))
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Add one line of JSON to a file; TokenAdaptError where it cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(value) + "\n")
+    except OSError as error:
+        raise TokenAdaptError(f"The log {path} cannot be written ({error.strerror}).", "Name another --log.") from error

@@ -1,0 +1,37 @@
+"""The parameters that a run changes, by name, and copies of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tokenadapt.calibration.speaker import Speaker
+
+
+class Trained:
+    """Rows of the student's tables, and whatever else is trained."""
+
+    def __init__(self, student: Speaker, more: Mapping[str, nn.Parameter] | None = None) -> None:
+        rows = {f"rows.{role}": table.trained for role, table in student.tables().items()}
+        self.parameters: dict[str, nn.Parameter] = {**rows, **(more or {})}
+
+    def list(self) -> list[nn.Parameter]:
+        """The parameters in a fixed order."""
+        return list(self.parameters.values())
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies on the CPU."""
+        return {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.parameters.items()}
+
+    @torch.no_grad()
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Set them to a snapshot."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+    @property
+    def count(self) -> int:
+        """Numbers that are trained."""
+        return sum(parameter.numel() for parameter in self.parameters.values())
