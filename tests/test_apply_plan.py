@@ -45,8 +45,9 @@ def run(*words):
         ["--method", "asymmetric", "--untie", "--output-method", "ends:decay=0.25"],
         ["--method", "pieces", "--fallback", "zero", "--carry-chat", "--map", "</s>=dog", "--map", "▁t=q"],
         ["--method", "pieces", "--pad-to-multiple", "64"],
+        ["--method", "mean", "--calibrate-norm"],
     ],
-    ids=["plain", "finished", "untied", "chat and maps", "padded"],
+    ids=["plain", "finished", "untied", "chat and maps", "padded", "mean for all"],
 )
 def test_it_equals_a_transplant(given, tmp_path, options):
     for name in ("model", "tuned"):

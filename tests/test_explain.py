@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -99,12 +100,14 @@ def test_for_people(result):
         assert words in said.out
 
 
-def test_a_row_that_is_a_mean_of_all_shows_the_heaviest_only(result):
+def test_a_row_that_is_a_mean_of_all_says_so(result):
     """A byte that no old token spells takes the fallback, the mean of all old rows."""
     said = tokenadapt("explain", result / "out", "ð")
     assert said.code == 0, said.err
-    assert len(said.out.splitlines()) < 50
-    assert "more old tokens; --json lists all" in said.out
+    assert "the mean of all old rows" in said.out
+    assert explain(result, "ð")[0]["roles"][0]["contributions"] == [
+        {"source_id": None, "token": "the mean of all old rows", "weight": 1.0}
+    ]
 
 
 @pytest.mark.parametrize("token", ["no such token", "#99999", ""])
@@ -116,3 +119,16 @@ def test_what_is_no_token(result, token):
 def test_folders_without_a_plan(result, tmp_path):
     assert "no saved plan" in refused(2, "explain", result / "model", "a")
     assert "no saved plan" in refused(2, "explain", tmp_path / "none", "a")
+
+
+def test_code_that_comes_with_a_result_is_not_run_unasked(result, tmp_path):
+    shutil.copytree(result / "out", tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.OwnModel"}}
+    (tmp_path / "out" / "config.json").write_text(json.dumps(config | own))
+    (tmp_path / "out" / "own.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')\n")
+    said = refused(2, "explain", tmp_path / "out", "#5")
+    assert "--trust-remote-code" in said.err
+    assert not (tmp_path / "it ran").exists()
+    tokenadapt("explain", tmp_path / "out", "#5", "--trust-remote-code")  # which that file does not survive
+    assert (tmp_path / "it ran").exists()

@@ -6,13 +6,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tokenadapt.checkpoint.saved_plan import SavedPlan, load_plan, vocabulary_hash
 from tokenadapt.errors import RequestError
 from tokenadapt.finishing import calibrate_norms
 from tokenadapt.making import Choice, Job, choose
+from tokenadapt.methods.statistics import mean_row
 from tokenadapt.outcome import Clock, Outcome
 from tokenadapt.overlap import measure_overlap
-from tokenadapt.plan import Plan, Problem, Role
+from tokenadapt.plan import MEAN, Plan, Problem, Role
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.recipe import TransplantOptions
 from tokenadapt.setting import Setting, prepare
@@ -80,6 +83,8 @@ def _rows(problem: Problem, saved: SavedPlan, choice: Choice) -> Plan:
     plans = saved.plans()
     role: Role = problem.role if problem.role in plans else "output"
     made = plans[role]
+    if (made.source_id == MEAN).any():
+        made = dataclasses.replace(made, mean=mean_row(problem.table, problem.ordinary).astype(np.float32))
     top = int(made.source_id.max(initial=-1))
     if top >= problem.table.shape[0]:
         raise RequestError(

@@ -12,7 +12,7 @@ import torch
 from tokenadapt.checkpoint.saved_plan import SavedPlan, load_plan
 from tokenadapt.checkpoint.source import SourceCheckpoint, open_source
 from tokenadapt.errors import RequestError
-from tokenadapt.plan import BLOCK_ROWS, Plan, Role, Table
+from tokenadapt.plan import BLOCK_ROWS, MEAN, Plan, Role, Table
 from tokenadapt.vocab import byte_vocab, load_tokenizer
 from tokenadapt.vocab.maps import TokenNames
 from tokenadapt.vocab.types import ByteVocab, How
@@ -23,9 +23,9 @@ _SAMPLE = 2000  # copied rows whose norms are compared with
 
 @dataclass(frozen=True)
 class Contribution:
-    """An old token in the mix of a row."""
+    """An old token in the mix of a row, or the mean of all old rows: then there is no id."""
 
-    source_id: int
+    source_id: int | None
     token: str
     weight: float
 
@@ -54,14 +54,14 @@ class Explanation:
     roles: tuple[RoleExplanation, ...]
 
 
-def explain(folder: Path, tokens: Sequence[str]) -> tuple[Explanation, ...]:
+def explain(folder: Path, tokens: Sequence[str], *, trust_remote_code: bool = False) -> tuple[Explanation, ...]:
     """Explain `tokens` of a folder made by transplant: each a text, a spelling of the vocabulary, or `#ID`.
 
     Raises RequestError for a token that does not exist and for a folder without a plan.
     """
     saved = load_plan(folder)
-    checkpoint = open_source(folder)
-    vocab = byte_vocab(load_tokenizer(str(folder)))
+    checkpoint = open_source(folder, trust_remote_code=trust_remote_code)
+    vocab = byte_vocab(load_tokenizer(str(folder), trust_remote_code=trust_remote_code))
     names = TokenNames(vocab)
     ids = [_find(names, token, len(saved.alignment.how)) for token in tokens]
     return tuple(_explain(index, saved, checkpoint, vocab) for index in ids)
@@ -139,10 +139,12 @@ def _contributions(index: int, role: Role, saved: SavedPlan) -> tuple[Contributi
     at = int(np.searchsorted(saved.alignment.missing, index))
     run = slice(int(made.start[at]), int(made.start[at + 1]))
     pairs = zip(made.source_id[run].tolist(), made.weight[run].tolist(), strict=True)
-    return tuple(Contribution(old, _old_text(saved, old), weight) for old, weight in pairs)
+    return tuple(Contribution(None if old == MEAN else old, _old_text(saved, old), weight) for old, weight in pairs)
 
 
 def _old_text(saved: SavedPlan, index: int) -> str:
+    if index == MEAN:
+        return "the mean of all old rows"
     return saved.source_tokens[index].decode("utf-8", "backslashreplace") if index < len(saved.source_tokens) else ""
 
 

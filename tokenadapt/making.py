@@ -16,9 +16,22 @@ from tokenadapt.forward import Sampling
 from tokenadapt.methods import Chosen, parse_method
 from tokenadapt.methods.make import make_rows
 from tokenadapt.methods.registry import find
+from tokenadapt.methods.statistics import mean_row
 from tokenadapt.model import SourceModel
 from tokenadapt.overlap import Overlap
-from tokenadapt.plan import Dense, Donor, MemoryTable, Model, Plan, Problem, Role, Space, Table, build_table
+from tokenadapt.plan import (
+    Dense,
+    Donor,
+    MemoryTable,
+    Model,
+    Plan,
+    Problem,
+    Role,
+    Space,
+    Table,
+    build_table,
+    ordinary_ids,
+)
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.recipe import TransplantOptions
 from tokenadapt.setting import Setting
@@ -209,7 +222,8 @@ def make_bias(setting: Setting, made: MadeRole, bias: torch.Tensor) -> torch.Ten
         counts = setting.segmentation.counts
         weight = np.repeat(1 / np.maximum(counts, 1), counts).astype(np.float32)
         plan = Plan(setting.segmentation.start, setting.segmentation.piece, weight)
-    mixed = Plan(plan.start, plan.source_id, plan.weight)
+    usual = mean_row(column, ordinary_ids(setting.source, column.shape[0])).astype(np.float32)
+    mixed = Plan(plan.start, plan.source_id, plan.weight, mean=usual)
     unused = torch.tensor([unused_bias(bias)])
     rows = torch.cat(list(build_table(column, setting.alignment, mixed, unused)))
     return rows.reshape(*bias.shape[:-1], -1)

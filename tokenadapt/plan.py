@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from tokenadapt.progress import SILENT, Progress
-from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids, Segmentation
+from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids, Kind, Segmentation
 
 Role = Literal["input", "output"]
+MEAN = -1  # as an old id in a plan: the mean of the old ordinary rows, which no short list of ids can say
 BLOCK_ROWS = 8192  # rows gathered at once: 8192 x 4096 float32 is 128 MB
 
 
@@ -153,10 +154,13 @@ class Problem:
     @property
     def ordinary(self) -> Ids:
         """Old ids of ordinary and byte tokens that have a row, ascending."""
-        from tokenadapt.vocab.types import Kind
+        return ordinary_ids(self.source, self.table.shape[0])
 
-        kinds = self.source.kind[: self.table.shape[0]]
-        return np.flatnonzero((kinds == Kind.ORDINARY) | (kinds == Kind.BYTE))
+
+def ordinary_ids(source: ByteVocab, rows: int) -> Ids:
+    """Ids of ordinary and byte tokens among the first `rows`, ascending."""
+    kinds = source.kind[:rows]
+    return np.flatnonzero((kinds == Kind.ORDINARY) | (kinds == Kind.BYTE))
 
 
 @dataclass(frozen=True)
@@ -167,12 +171,13 @@ class Plan:
     """
 
     start: Ids  # (M + 1,)
-    source_id: Ids  # (N,)
+    source_id: Ids  # (N,) old ids, or MEAN
     weight: NDArray[np.float32]  # (N,)
     scale: NDArray[np.float32] | None = None  # (M,)
     shift: NDArray[np.float32] | None = None  # (D,)
     bias: NDArray[np.float32] | None = None  # (M,) logits added along `direction`
     direction: NDArray[np.float32] | None = None  # (D,) u with u.h = 1 over the model's states
+    mean: NDArray[np.float32] | None = None  # (D,) the row that MEAN stands for
 
     def __post_init__(self) -> None:
         if self.start[0] != 0 or self.start[-1] != len(self.source_id) or len(self.source_id) != len(self.weight):
@@ -194,7 +199,8 @@ class Dense:
     empty: NDArray[np.bool_] | None = None  # (M,) True where the method gave no row
 
     def __post_init__(self) -> None:
-        if self.rows.dtype != torch.float32 or not bool(torch.isfinite(self.rows).all()):
+        finite = all(bool(torch.isfinite(part).all()) for part in torch.split(self.rows, BLOCK_ROWS))
+        if self.rows.dtype != torch.float32 or not finite:
             raise ValueError("dense rows must be finite float32")
 
 
@@ -204,7 +210,7 @@ def mix(table: Table, plan: Plan, first: int, last: int) -> torch.Tensor:
     out = torch.zeros(last - first, table.shape[1], dtype=torch.float32)
     if end > begin:
         wanted, where = np.unique(plan.source_id[begin:end], return_inverse=True)
-        old = table.rows(wanted).float()  # (distinct, D)
+        old = _named_rows(table, plan, wanted)
         run = plan.start[first : last + 1] - begin
         matrix = csr_array((plan.weight[begin:end], where, run), shape=(last - first, len(wanted)))
         out = torch.from_numpy(matrix @ old.numpy())  # float32 sums in a fixed order
@@ -214,6 +220,15 @@ def mix(table: Table, plan: Plan, first: int, last: int) -> torch.Tensor:
     if plan.bias is not None and plan.direction is not None:
         out = out + torch.from_numpy(plan.bias[first:last])[:, None] * torch.from_numpy(plan.direction)
     return out
+
+
+def _named_rows(table: Table, plan: Plan, wanted: Ids) -> torch.Tensor:
+    """Float32 rows of distinct ascending ids, MEAN among them: (len(wanted), D)."""
+    if not len(wanted) or wanted[0] != MEAN:
+        return table.rows(wanted).float()
+    if plan.mean is None:
+        raise ValueError("the plan names the mean row and does not hold it")
+    return torch.cat((torch.from_numpy(plan.mean)[None], table.rows(wanted[1:]).float()))
 
 
 def missing_rows(table: Table, made: Plan | Dense, first: int, last: int) -> torch.Tensor:

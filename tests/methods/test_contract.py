@@ -157,13 +157,12 @@ def test_a_scaled_plan_keeps_its_scale_when_a_fallback_joins():
     torch.testing.assert_close(rows[~held][0], problem.table.tensor[1:].mean(0))
 
 
-def test_a_large_mean_is_kept_as_rows(monkeypatch):
-    from tokenadapt.methods import constant
-
+def test_the_mean_is_one_term_however_many_rows_there_are():
     problem = make_problem()
-    plan = rows_of(problem, "mean")
-    monkeypatch.setattr(constant, "MAX_TERMS", 3)
-    torch.testing.assert_close(rows_of(problem, "mean"), plan)
+    plan = run(problem, Chosen("mean"))
+    assert isinstance(plan, Plan)
+    assert np.diff(plan.start).tolist() == [1] * 7
+    torch.testing.assert_close(missing_rows(problem.table, plan, 2, 3)[0], problem.table.tensor[1:].mean(0))
 
 
 def test_needs_are_checked_before_the_method_runs():

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenadapt.errors import RequestError
-from tokenadapt.plan import Dense, Plan, Role
+from tokenadapt.plan import MEAN, Dense, Plan, Role
 from tokenadapt.vocab.types import Alignment, ByteVocab
 
 FILE: Final = "transplant.plan"
@@ -96,8 +96,9 @@ def save_plan(
 ) -> None:
     """Write a plan to `path`.
 
-    Scales, shifts and biases are left out by design: `calibration` names what made them for all rows, and a plan that
-    is scaled says which rows are, so that a method that calibrates some of its rows can be repeated elsewhere.
+    Scales, shifts, biases and the mean row are left out by design: `calibration` names what made them for all rows,
+    and a plan that is scaled says which rows are, so that a method that calibrates some of its rows can be repeated
+    elsewhere.
     """
     from safetensors.numpy import save
 
@@ -196,6 +197,6 @@ def _plan(tensors: Mapping[str, NDArray[Any]], role: Role, missing: int) -> Plan
     start, source_id = tensors[f"{role}.start"].astype(np.int64), tensors[f"{role}.source_id"].astype(np.int64)
     if len(start) != missing + 1 or (np.diff(start) < 0).any():
         raise ValueError(f"the {role} plan has {len(start) - 1} runs for {missing} missing tokens")
-    if len(source_id) and source_id.min() < 0:
+    if len(source_id) and source_id.min() < MEAN:
         raise ValueError(f"the {role} plan names a negative id")
     return Plan(start, source_id, tensors[f"{role}.weight"].astype(np.float32))

@@ -15,21 +15,22 @@ from tokenadapt.cli.session import table
 if TYPE_CHECKING:
     from tokenadapt.explain import Contribution
 
-SHOWN = 12  # old tokens of a row: the mean of a vocabulary has all of them
+SHOWN = 12  # old tokens of a row: some methods mix hundreds
 
 
 @click.command(short_help="Show how single rows of a result were made.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("tokens", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def explain(folder: Path, tokens: tuple[str, ...], as_json: bool) -> None:
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+def explain(folder: Path, tokens: tuple[str, ...], as_json: bool, trust_remote_code: bool) -> None:
     """Show how the rows of TOKENS in FOLDER were made.
 
     A token is a text (with its leading space: " house"), a spelling of the vocabulary (Ġhouse), or an id (#1234).
     """
     from tokenadapt.explain import explain as run
 
-    found = run(folder, tokens)
+    found = run(folder, tokens, trust_remote_code=trust_remote_code)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found], ensure_ascii=False, indent=1))
         return
@@ -50,7 +51,9 @@ def explain(folder: Path, tokens: tuple[str, ...], as_json: bool) -> None:
 def _show_mix(mix: Sequence[Contribution]) -> None:
     """The old tokens of a row with their weights; of many, those that weigh most."""
     shown = mix if len(mix) <= SHOWN else sorted(mix, key=lambda each: -abs(each.weight))[:SHOWN]
-    cells = [(each.source_id, repr(each.token), f"{each.weight:.4g}") for each in shown]
+    cells = [
+        ("" if each.source_id is None else each.source_id, repr(each.token), f"{each.weight:.4g}") for each in shown
+    ]
     if cells:
         table("", ("old id", "old token", "weight"), cells, right=(0, 2))
     if len(mix) > len(shown):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from tokenadapt.methods.statistics import mean_row
-from tokenadapt.plan import Dense, Plan, Problem
-
-MAX_TERMS = 1 << 22  # a mean written as a plan has a term for every old row: above this it is kept as rows
+from tokenadapt.plan import MEAN, Plan, Problem
 
 
 def zero(problem: Problem) -> Plan:
@@ -18,13 +15,14 @@ def zero(problem: Problem) -> Plan:
     return Plan(np.arange(M + 1, dtype=np.int64), nothing, np.zeros(M, np.float32))
 
 
-def mean(problem: Problem) -> Plan | Dense:
+def mean(problem: Problem) -> Plan:
     """The mean of the old ordinary rows, for every token the same."""
     M, ids = len(problem.alignment.missing), problem.ordinary
     if not len(ids):
         return zero(problem)
-    if M * len(ids) <= MAX_TERMS:
-        start = np.arange(M + 1, dtype=np.int64) * len(ids)
-        return Plan(start, np.tile(ids, M), np.full(M * len(ids), 1 / len(ids), np.float32))
-    row = torch.from_numpy(mean_row(problem.table, ids)).float()
-    return Dense(row.expand(M, problem.width))
+    return Plan(
+        np.arange(M + 1, dtype=np.int64),
+        np.full(M, MEAN, dtype=np.int64),
+        np.ones(M, dtype=np.float32),
+        mean=mean_row(problem.table, ids).astype(np.float32),
+    )

@@ -39,8 +39,8 @@ def as_rows(table: Table, made: Plan | Dense) -> torch.Tensor:
 
 
 def _fit(made: Plan, more: Plan) -> bool:
-    """Whether one shift and one direction serve both plans."""
-    return _same(made.shift, more.shift) and _same(made.direction, more.direction)
+    """Whether one shift, one direction and one mean serve both plans."""
+    return all(_same(getattr(made, name), getattr(more, name)) for name in ("shift", "direction", "mean"))
 
 
 def _same(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> bool:
@@ -73,4 +73,5 @@ def _join(made: Plan, more: Plan, hole: Ids) -> Plan:
         shift=made.shift if made.shift is not None else more.shift,
         bias=per_row("bias", 0.0),
         direction=made.direction if made.direction is not None else more.direction,
+        mean=made.mean if made.mean is not None else more.mean,
     )
