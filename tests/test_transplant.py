@@ -1,6 +1,7 @@
 """The whole road on tiny models, as a user runs it, and what the result must be for transformers."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -140,3 +141,32 @@ def test_a_donor_is_read_with_its_own_tokenizer(tiny_checkpoint, tokenizers, tar
     assert json.loads((tmp_path / "out" / "transplant.json").read_text())["verify"]["ok"]
     with pytest.raises(RequestError, match="donor"):
         run(tiny_checkpoint, targets / "unigram", tmp_path / "none", method="omp:k=4")
+
+
+@pytest.mark.parametrize(
+    ("named", "asked", "expected"),
+    [
+        ("float32", "bfloat16", "float32"),  # the layers stay as they are: nothing may be narrowed at load
+        ("bfloat16", "float32", "float32"),
+        ("bfloat16", "bfloat16", "bfloat16"),
+        ("bfloat16", "float16", "float32"),
+        (None, "bfloat16", "float32"),
+    ],
+)
+def test_the_configuration_names_a_type_that_holds_the_tables(
+    tiny_checkpoint, targets, tmp_path, named, asked, expected
+):
+    shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    for key in ("dtype", "torch_dtype"):
+        config.pop(key, None)
+    given = {"dtype": named} if named else {}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | given))
+    run(tmp_path / "model", targets / "unigram", tmp_path / "out", dtype=asked, verify="files")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written.get("dtype", written.get("torch_dtype")) == expected
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    assert str(loaded.dtype) == f"torch.{expected}"
+    stored = load_file(tmp_path / "out" / "model.safetensors")["model.embed_tokens.weight"]
+    assert str(stored.dtype) == f"torch.{asked}"
+    assert torch.equal(loaded.get_input_embeddings().weight.float(), stored.float())

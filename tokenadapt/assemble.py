@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tokenadapt.checkpoint.card import CardFacts, pre_tokenizer_hash, source_license, write_card
 from tokenadapt.checkpoint.chat import turn_end
 from tokenadapt.checkpoint.companions import copy_companions
+from tokenadapt.checkpoint.id_keys import TEXT
 from tokenadapt.checkpoint.ids import Translated, respeller, translate_config
 from tokenadapt.checkpoint.manifest import (
     Manifest,
@@ -20,6 +24,8 @@ from tokenadapt.checkpoint.manifest import (
 )
 from tokenadapt.checkpoint.saved_plan import FILE as PLAN
 from tokenadapt.checkpoint.saved_plan import save_plan, vocabulary_hash
+from tokenadapt.checkpoint.shards import FLOATS
+from tokenadapt.checkpoint.source import SourceCheckpoint
 from tokenadapt.checkpoint.tokenizer_files import FILES as TOKENIZER_FILES
 from tokenadapt.checkpoint.tokenizer_files import write_tokenizer
 from tokenadapt.checkpoint.writer import write_checkpoint_tensors
@@ -28,6 +34,7 @@ from tokenadapt.making import Job, MadeRole, make_bias
 from tokenadapt.methods.registry import find
 from tokenadapt.plan import Role
 from tokenadapt.progress import SILENT, Progress
+from tokenadapt.recipe import DTYPES
 from tokenadapt.vocab import id_map
 
 _NOT_RECORDED = frozenset({"model", "tokenizer", "output", "method", "output_method", "seed", "push_to_hub", "public"})
@@ -117,13 +124,31 @@ def _write_configurations(job: Job, staging: Path) -> Translated:
         respell=respeller(setting.source, setting.target, translate),
     )
     if job.options.dtype and not checkpoint.config.get("quantization_config"):
-        key = "dtype" if "dtype" in translated.config else "torch_dtype"
-        if len({tensor.dtype for shard in checkpoint.shards for tensor in shard.tensors}) == 1:
-            translated.config.setdefault(key, job.options.dtype)
+        _widen(translated.config, checkpoint, job.options.dtype)
     _write_json(staging / "config.json", translated.config)
     if translated.generation_config is not None:
         _write_json(staging / "generation_config.json", translated.generation_config)
     return translated
+
+
+def _widen(config: dict[str, Any], checkpoint: SourceCheckpoint, dtype: str) -> None:
+    """Let the configuration name a type that holds tables of `dtype`: loaders convert all they read to what it names.
+
+    Where it names none, one that holds the other tensors too.
+    """
+    places = [place for place in (config, *map(config.get, TEXT)) if isinstance(place, dict)]
+    named = [(place, key) for place in places for key in ("dtype", "torch_dtype") if place.get(key) in DTYPES]
+    asked = getattr(torch, dtype)
+    for place, key in named:
+        place[key] = _name(torch.promote_types(getattr(torch, place[key]), asked))
+    if not named:
+        stored = {ref.dtype for shard in checkpoint.shards for ref in shard.tensors}
+        types = [FLOATS[one] for one in sorted(stored) if one in FLOATS]
+        config["torch_dtype"] = _name(functools.reduce(torch.promote_types, types, asked))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

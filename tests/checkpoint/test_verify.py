@@ -122,6 +122,7 @@ def test_swapped_rows(spoilt):
     assert str(taken[0]) in report.summary
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_value_that_is_not_finite(spoilt, value):
     model, out = spoilt

@@ -20,7 +20,7 @@ def run(*arguments, **options):
 
 def test_an_empty_cache_says_where_it_would_be(cache_dir):
     assert run("cache").output == f"The vector cache {cache_dir / 'vectors'} is empty.\n"
-    assert run("cache", "clear").output == "Deleted 0 encoder(s), 0 B.\n"
+    assert run("cache", "clear").output == "Deleted 0 encoder(s), 0 bytes.\n"
 
 
 def test_show_then_clear_one_then_all(cache_dir):

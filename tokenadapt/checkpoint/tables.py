@@ -20,6 +20,7 @@ _WORD: dict[torch.dtype, np.dtype[Any]] = {
     torch.bfloat16: np.dtype("<i2"),
 }
 _KEEP = 64 << 20  # bytes of the map that may stay resident before they are given back
+_AROUND = 64 << 10  # bytes that the system maps around a row that is read
 CHECK_ROWS = 8192
 
 
@@ -52,13 +53,19 @@ class FileTable:
 
     def rows(self, ids: Ids) -> torch.Tensor:
         """Rows `ids` in storage type, bits unchanged: (len(ids), D)."""
-        words = self._words[np.asarray(ids, dtype=np.int64)]  # a copy
-        self._give_back(words.nbytes)
+        ids = np.asarray(ids, dtype=np.int64)
+        words = np.empty((len(ids), self._shape[1]), self._words.dtype)
+        touched = words.itemsize * self._shape[1] + _AROUND  # by a row, where rows lie far apart
+        step = max(1, _KEEP // touched)
+        for first in range(0, len(ids), step):
+            part = ids[first : first + step]
+            words[first : first + step] = self._words[part]
+            self._give_back(len(part) * touched)
         return torch.from_numpy(words).view(self._dtype)
 
     def _give_back(self, nbytes: int) -> None:
         self._read += nbytes
-        if self._read > _KEEP and hasattr(mmap, "MADV_DONTNEED"):
+        if self._read >= _KEEP and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
             self._read = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tokenadapt.cli.session import Session, table
+from tokenadapt.cli.session import Session, size, table
 
 
 @click.group("cache", invoke_without_command=True)
@@ -48,13 +48,3 @@ def clear(session: Session, names: tuple[str, ...], yes: bool) -> None:
     gone = clear_cache(names)
     if not session.quiet:
         click.echo(f"Deleted {len(gone)} encoder(s), {size(sum(entry.size for entry in gone))}.")
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tokenadapt.cli.session import Session, table
+from tokenadapt.cli.session import Session, size, table
 
 if TYPE_CHECKING:
     from tokenadapt.estimate import Estimate
@@ -87,11 +87,3 @@ def show_outcome(outcome: Outcome, session: Session, as_json: bool) -> None:
     click.echo(f"Wrote {outcome.output} in {outcome.seconds:.1f} s.")
     if outcome.pushed:
         click.echo(f"Uploaded to {outcome.pushed}.")
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= limit:
-            return f"{count / limit:.1f} {unit}"
-    return f"{count:.0f} bytes"

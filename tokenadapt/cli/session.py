@@ -72,3 +72,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     if not console.is_terminal:
         console.width = 160
     console.print(drawn)
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= limit:
+            return f"{count / limit:.1f} {unit}"
+    return f"{count:.0f} bytes"

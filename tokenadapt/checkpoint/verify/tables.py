@@ -63,7 +63,7 @@ def _stream(subject: Subject, role: Role, advance: Advance) -> _Stream:
         digest.update(rows.view(torch.uint8).numpy().data)
         wide = rows.float()
         norm[ids] = torch.linalg.vector_norm(wide, dim=1).numpy()
-        along[ids] = (wide @ unit).numpy() / np.maximum(norm[ids], 1e-30)
+        along[ids] = (torch.nn.functional.normalize(wide, dim=1, eps=1e-30) @ unit).numpy()
         odd = ids[~np.isfinite(norm[ids])]  # a norm may overflow where no value is infinite
         broken.append(odd[~torch.isfinite(table.rows(odd)).all(1).numpy()])
         if old is not None:
