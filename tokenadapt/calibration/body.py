@@ -24,15 +24,15 @@ class Asked:
     attentions: int = 0
 
 
-class Changes(Protocol):
-    """What is trained inside the layers, if anything."""
+class Undoing(Protocol):
+    """What is trained inside the layers, if anything: `layers.py`."""
 
     def undone(self) -> AbstractContextManager[None]:
         """Within this, the layers are as they were loaded."""
         ...
 
 
-class NoChanges:
+class Unchanged:
     """Frozen layers: teacher and student are one."""
 
     def undone(self) -> AbstractContextManager[None]:
@@ -63,10 +63,11 @@ class Body:
         self.scale = _embedding_scale(model.get_input_embeddings())
         self.config = model.config
         self.core: nn.Module = model.base_model
+        self.prefix: str = model.base_model_prefix
         _drop_tables(model)
         self.core.requires_grad_(False).eval()
         self._attention = _attention_modules(self.core)
-        self.changes: Changes = NoChanges()
+        self.changes: Undoing = Unchanged()
 
     def as_teacher(self) -> AbstractContextManager[None]:
         """Within this, the layers are the source's own, whatever was trained in them."""

@@ -32,6 +32,7 @@ class Example:
     shared: Shared
     prefix: tuple[int, int]  # lengths
     name: str  # where it came from
+    nbytes: int = 0  # of text
 
     @property
     def scored(self) -> int:
@@ -78,6 +79,7 @@ def _encode(texts: Sequence[Text], student: Side, teacher: Side) -> list[Example
                 Shared(part.shared.ours + len(student.prefix), part.shared.theirs + len(teacher.prefix)),
                 (len(student.prefix), len(teacher.prefix)),
                 f"{text.name}#{number + 1}",
+                int(ours.nbytes[mine][slice(*part.ours)].sum()),
             )
             if example.scored > 0:
                 made.append(example)

@@ -6,7 +6,8 @@ does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,15 @@ class Group:
     def agree(self, flag: bool) -> bool:
         """Whether any process says yes."""
         return bool(self.sum(np.array([float(flag)]))[0]) if self.size > 1 else flag
+
+    @contextmanager
+    def first_goes(self) -> Iterator[None]:
+        """The first process does this before the others."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
 
     def wait(self) -> None:
         """Until all are here."""

@@ -12,6 +12,7 @@ from tokenadapt.calibration.batches import Batch, build, group
 from tokenadapt.calibration.body import Asked
 from tokenadapt.calibration.examples import Example
 from tokenadapt.calibration.group import Group
+from tokenadapt.calibration.head import wide
 from tokenadapt.calibration.objectives import Weighted
 from tokenadapt.calibration.objectives.attention import Attention
 from tokenadapt.calibration.objectives.hidden import Hidden
@@ -79,7 +80,7 @@ class Lesson:
             view = self.view(batch)
             parts = [one.objective.loss(view) for one in self.objectives]
             means = [
-                one.weight * part.float() / max(1, unit)
+                one.weight * wide(part) / max(1, unit)
                 for one, part, unit in zip(self.objectives, parts, units, strict=True)
             ]
             total = torch.stack(means).sum()

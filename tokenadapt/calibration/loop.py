@@ -17,9 +17,10 @@ from tokenadapt.calibration.lesson import BrokenLossError, Lesson
 from tokenadapt.calibration.options import CalibrationOptions
 from tokenadapt.calibration.schedule import rate
 from tokenadapt.calibration.state import Desk, Point, RunState
+from tokenadapt.calibration.stops import Stop, deferred
 from tokenadapt.calibration.trained import Trained
 from tokenadapt.errors import TokenAdaptError
-from tokenadapt.progress import SILENT, Progress
+from tokenadapt.progress import SILENT, Advance, Progress
 
 _BETAS = (0.9, 0.95)
 
@@ -76,39 +77,47 @@ class Loop:
     def run(self, state: RunState) -> Ended:
         """Go on from `state` until a budget is used up, nothing improves any more, or the loss breaks.
 
-        On Ctrl-C the state is saved before KeyboardInterrupt goes on.
+        On Ctrl-C the state is saved once the step is done, and KeyboardInterrupt raised.
         """
         tools = self.tools
         if state.values:
             tools.trained.load(state.values)
             self.optimizer.load_state_dict(dict(state.optimizer))
-        if state.best is None:
-            state = self._measured(state)
-        why, broken = "the budget is used up", ""
+        else:
+            if state.best is None:
+                state = self._measured(state)
+            self._save(state)
+        self._tell(state.curve[-1])
         total = self.budget.tokens or (self.budget.steps or 0) * self.options.step_tokens or None
-        with tools.progress.stage("calibrate", total, "tokens") as advance:
+        with tools.progress.stage("calibrate", total, "tokens") as advance, deferred(tools.progress) as stop:
             advance(state.tokens)
+            ended = self._until_over(state, advance, stop)
+        tools.trained.load(ended.state.best_values)
+        return ended
+
+    def _until_over(self, state: RunState, advance: Advance, stop: Stop) -> Ended:
+        options, group = self.options, self.tools.group
+        while self.budget.used(state) < 1:
+            before = state
             try:
-                while self.budget.used(state) < 1:
-                    before = state
-                    state = self._step(state)
-                    advance(state.tokens - before.tokens)
-                    if state.step % self.options.every == 0 or self.budget.used(state) >= 1:
-                        state = self._measured(state)
-                    if self._tired(state):
-                        why = f"nothing improved for {self.options.patience} measurements"
-                        break
-                    if state.step % (self.options.save_every or self.options.every) == 0:
-                        self._save(state)
+                state = self._step(state)
             except BrokenLossError as error:
-                why, broken = "the loss broke", error.message
-            except KeyboardInterrupt:
+                return Ended(state, "the loss broke", error.message)
+            advance(state.tokens - before.tokens)
+            if state.step % options.every == 0 or self.budget.used(state) >= 1:
+                state = self._measured(state)
+                self._tell(state.curve[-1])
+            if self._tired(state):
+                return Ended(state, f"nothing improved for {options.patience} measurements")
+            asked = group.agree(stop.asked)
+            if asked or state.step % (options.save_every or options.every) == 0:
                 self._save(state)
-                raise
-        if state.best is not None and not broken and state.curve[-1].step < state.step:
-            state = self._measured(state)
-        tools.trained.load(state.best_values)
-        return Ended(state, why, broken)
+            if asked:
+                self.tools.progress.note(
+                    f"saved at step {state.step}: the same command with --resume goes on from here"
+                )
+                raise stop.error()
+        return Ended(state, "the budget is used up")
 
     def _step(self, state: RunState) -> RunState:
         began = time.perf_counter()
@@ -139,7 +148,6 @@ class Loop:
         state = replace(state, curve=(*state.curve, point))
         if state.best is None or figure < state.best.bits_per_byte:
             state = replace(state, best=point, best_values=tools.trained.snapshot())
-        self._tell(point)
         return state
 
     def _tell(self, point: Point) -> None:

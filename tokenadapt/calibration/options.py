@@ -33,7 +33,7 @@ class CalibrationOptions:
     column: str = "text"
     split: str = "train"
     on_error: str = "fail"
-    sample_bytes: int = 64 << 20
+    sample_bytes: int | None = 64 << 20
     self_generated: int | None = None  # tokens that the source model writes
     temperature: float = 1.0
     prompts: str | None = None
@@ -79,18 +79,9 @@ class CalibrationOptions:
                 raise RequestError(
                     f"--{name} {getattr(self, name)} is not known.", f"Say one of: {', '.join(allowed)}."
                 )
-        for name in ("tokens", "minutes", "self_generated", "save_every"):
+        for name in ("tokens", "minutes", "self_generated", "save_every", "sample_bytes"):
             _check_positive(name, getattr(self, name))
-        for name in (
-            "held_out_bytes",
-            "sample_bytes",
-            "step_tokens",
-            "batch_tokens",
-            "every",
-            "lora_rank",
-            "lr",
-            "clip",
-        ):
+        for name in ("held_out_bytes", "step_tokens", "batch_tokens", "every", "lora_rank", "lr", "clip"):
             _check_positive(name, getattr(self, name))
         if self.steps is not None and self.steps < 0:
             raise RequestError(f"--steps {self.steps} is negative.", "Say 0 for the closed form alone.")

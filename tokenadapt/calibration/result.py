@@ -14,14 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenadapt.calibration.layers import ADAPTER, Lora, file_names
+from tokenadapt.calibration.options import CalibrationOptions
 from tokenadapt.calibration.outcome import Calibrated
 from tokenadapt.calibration.pair import Pair
+from tokenadapt.calibration.students import Class
 from tokenadapt.checkpoint.card import FILE as CARD
 from tokenadapt.checkpoint.card import calibration_section
 from tokenadapt.checkpoint.folder import INDEX
 from tokenadapt.checkpoint.manifest import FILE as MANIFEST
 from tokenadapt.checkpoint.manifest import Manifest, describe_input, describe_output, library_versions
-from tokenadapt.checkpoint.saved_plan import vocabulary_hash
+from tokenadapt.checkpoint.saved_plan import FILE as PLAN
+from tokenadapt.checkpoint.saved_plan import mark_adjusted, vocabulary_hash
+from tokenadapt.checkpoint.shards import FLOATS
 from tokenadapt.checkpoint.verify import VerifyReport, verify
 from tokenadapt.checkpoint.writer import write_checkpoint_tensors
 from tokenadapt.checkpoint.written import NewTable
@@ -37,6 +42,22 @@ class Changed:
     ids: Ids  # of the trained rows, ascending
     rows: Mapping[Role, Tensor]  # (M, D) float32 by role of the student's tables
     tensors: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)  # others, under the checkpoint's names
+    adapter: Lora | None = None  # kept apart
+    adjusted: bool = False  # copied rows changed too
+
+
+def changed_by(pair: Pair, people: Class, options: CalibrationOptions) -> Changed:
+    """What a run has trained, ready to be written."""
+    tables, changes = people.student.tables(), people.changes
+    rows = {role: table.current() for role, table in tables.items()}
+    adapter = changes if isinstance(changes, Lora) and not options.merge else None
+    tensors: dict[str, Tensor] = {}
+    if changes is not None and adapter is None:
+        made = changes.tensors()
+        kept = {ref.name: FLOATS.get(ref.dtype) for shard in pair.checkpoint.shards for ref in shard.tensors}
+        for name, file_name in file_names(pair.checkpoint, list(made)).items():
+            tensors[file_name] = made[name].to(kept[file_name] or torch.float32)
+    return Changed(tables["output"].ids, rows, tensors, adapter, options.train.startswith("rows"))
 
 
 def write_result(
@@ -55,6 +76,10 @@ def write_result(
     )
     _copy_small_files(checkpoint.folder, {shard.name for shard in checkpoint.shards}, staging)
     before = pair.manifest or _first_manifest(pair)
+    if changed.adjusted and (staging / PLAN).is_file():
+        before = dataclasses.replace(before, counts=mark_adjusted(staging / PLAN, changed.ids))
+    if changed.adapter is not None:
+        changed.adapter.save(staging / ADAPTER)
     manifest = dataclasses.replace(
         before,
         **describe_output(staging, written),

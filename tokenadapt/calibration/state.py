@@ -46,7 +46,7 @@ class RunState:
     values: Mapping[str, Tensor] = field(default_factory=dict)
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     closed: Mapping[str, Any] = field(default_factory=dict)  # what the closed form gave
-    generator: Tensor | None = None
+    start: float = float("nan")  # held-out bits per byte of the student as it came
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,7 @@ class Desk:
     def save(self, state: RunState) -> None:
         """Write the state beside its place, then put it there."""
         plain = {
-            **{
-                name: getattr(state, name) for name in ("step", "tokens", "seconds", "optimizer", "closed", "generator")
-            },
+            **{name: getattr(state, name) for name in ("step", "tokens", "seconds", "optimizer", "closed", "start")},
             "place": asdict(state.place),
             "curve": [asdict(point) for point in state.curve],
             "best": None if state.best is None else asdict(state.best),

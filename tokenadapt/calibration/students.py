@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tokenadapt.calibration.body import Body, open_body
+from tokenadapt.calibration.layers import Changes, Lora, Norms
 from tokenadapt.calibration.options import CalibrationOptions
 from tokenadapt.calibration.pair import Pair
 from tokenadapt.calibration.speaker import Speaker
@@ -30,6 +31,7 @@ class Class:
     student: Speaker
     teacher: Speaker
     trained: Trained
+    changes: Changes | None = None  # inside the layers
 
 
 def open_class(
@@ -41,7 +43,15 @@ def open_class(
         student = Speaker(body, _tables(pair, pair.trained(options.train), dtype, student=True)).to(device)
         teacher = Speaker(body, _tables(pair, np.zeros(0, np.int64), dtype, student=False)).to(device)
     teacher.requires_grad_(False)
-    return Class(body, student, teacher, Trained(student))
+    changes = _changes(body, options)
+    more = {} if changes is None else {f"layers.{name}": value for name, value in changes.parameters.items()}
+    return Class(body, student, teacher, Trained(student, more), changes)
+
+
+def _changes(body: Body, options: CalibrationOptions) -> Changes | None:
+    if options.train == "rows+norms":
+        return Norms(body)
+    return Lora(body, options.lora_rank, options.seed) if options.train == "lora" else None
 
 
 def _tables(pair: Pair, trained: Ids, dtype: torch.dtype, *, student: bool) -> dict[Role, SplitTable]:
@@ -55,6 +65,8 @@ def _tables(pair: Pair, trained: Ids, dtype: torch.dtype, *, student: bool) -> d
 
 def choose_dtype(options: CalibrationOptions, pair: Pair, device: torch.device) -> tuple[torch.dtype, str]:
     """The type that states and frozen rows have, and why: measured on a CPU, where it may be slow."""
+    if options.train == "rows+norms":
+        return torch.float32, "norms are trained"
     if options.dtype != "auto":
         return _DTYPES[options.dtype], "as asked"
     if device.type == "cuda":

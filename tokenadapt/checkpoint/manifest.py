@@ -89,6 +89,11 @@ class Manifest:
         """Rows of the new tables."""
         return sum(self.counts.values())
 
+    @property
+    def layers_trained(self) -> bool:
+        """Whether a calibration changed more than rows."""
+        return any(run.get("train") in ("rows+norms", "lora") for run in self.calibrations)
+
     def write(self, folder: Path) -> None:
         """Write `transplant.json`."""
         text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False, default=_plain)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tokenadapt.errors import RequestError
 from tokenadapt.plan import MEAN, Dense, Plan, Role
-from tokenadapt.vocab.types import Alignment, ByteVocab
+from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids
 
 FILE: Final = "transplant.plan"
 VERSION: Final = 1
@@ -127,6 +127,19 @@ def save_plan(
     }
     written = save(tensors, {"tokenadapt": json.dumps(about, sort_keys=True, default=str)})
     path.write_bytes(written)  # save_file would make it readable by its owner only
+
+
+def mark_adjusted(path: Path, ids: Ids) -> dict[str, int]:
+    """Note in a written plan that copied rows `ids` were changed afterwards; gives the new counts by reason."""
+    from safetensors.numpy import save
+
+    tensors, about = _read(path)
+    how = tensors["alignment.how"].copy()
+    taken = np.isin(how, (How.COPIED, How.SPECIAL, How.MAPPED))
+    taken[np.setdiff1d(np.arange(len(how)), ids)] = False
+    how[taken] = How.ADJUSTED
+    path.write_bytes(save({**tensors, "alignment.how": how}, {"tokenadapt": json.dumps(about, sort_keys=True)}))
+    return Alignment(tensors["alignment.source_id"], how).counts()
 
 
 def load_plan(path: Path) -> SavedPlan:

@@ -1,0 +1,193 @@
+"""What can be solved before any gradient: input rows, one bias per new token, and output rows, a step each.
+
+Each step is taken as far as texts that it was not fitted on say that it helps, and not at all where they say no.
+
+- Input rows: what an early layer holds after a new token in the student, against what it holds there in the teacher. A
+  residual stream passes an embedding on, so the mean difference, shrunk by a ridge, is added to the row.
+- Bias: a token that the student expects E times over some text in which it occurs n times gets log((n + k) / (E + k))
+  along u, the direction in which all states agree (u.h = 1; `finishing.bias_direction`).
+- Output rows: one Newton step of the cross-entropy, with the Hessian of token t taken as E_t C (C the states' second
+  moment) and a ridge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from tokenadapt.calibration.batches import Batch
+from tokenadapt.calibration.body import Asked
+from tokenadapt.calibration.examples import Example
+from tokenadapt.calibration.head import blocks
+from tokenadapt.calibration.lesson import Lesson
+from tokenadapt.calibration.speaker import Speaker
+from tokenadapt.calibration.split import SplitTable
+from tokenadapt.calibration.trained import Trained
+from tokenadapt.finishing import bias_direction
+from tokenadapt.progress import SILENT, Progress
+
+TOKENS: Final = 16_384  # that are read for it
+JUDGES: Final = 4_096  # that judge it
+_ROUNDS: Final = 4  # of the bias: all tokens share one normaliser
+_PRIOR: Final = 1.0  # k: occurrences that every token is given
+_RIDGE: Final = 8.0  # in occurrences, of input rows
+_DAMPING: Final = 128.0  # the same of output rows: a Newton step over few texts goes far astray
+_DEPTH: Final = 0.2  # of the layer whose states move input rows
+
+
+@dataclass(frozen=True)
+class Step:
+    """One closed-form step: how much of it was taken, and bits per byte of the texts that judged it."""
+
+    name: str
+    strength: float  # 0: none of it helped
+    bits_per_byte: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Final states of the student, and the columns (in the head's compact order) of the tokens that came next."""
+
+    states: Tensor  # (N, D) float32
+    column: Tensor  # (N,)
+
+
+def fit_closed_form(
+    lesson: Lesson,
+    examples: Sequence[Example],
+    judges: Sequence[Example],
+    trained: Trained,
+    progress: Progress = SILENT,
+) -> tuple[Step, ...]:
+    """Take the three steps, each as far as `judges`, texts that it was not fitted on, say that it helps.
+
+    The first entry is where they began.
+    """
+    student = lesson.student
+    ways: tuple[tuple[str, Callable[[], None], tuple[float, ...]], ...] = (
+        ("input rows", lambda: move_inputs(lesson, examples), (0.3, 0.1)),
+        ("bias", lambda: add_biases(student, collect(lesson, examples)), (1.0,)),
+        ("output rows", lambda: newton_step(student, collect(lesson, examples)), (1.0, 0.3)),
+    )
+    steps = [Step("as it came", 1.0, judge(lesson, judges))]
+    with progress.stage("closed form", len(ways), "steps") as advance:
+        for name, take, strengths in ways:
+            before, best = trained.snapshot(), steps[-1].bits_per_byte
+            take()
+            after, chosen, found = trained.snapshot(), 0.0, best
+            for strength in strengths:
+                trained.load({key: torch.lerp(before[key], after[key], strength) for key in before})
+                found = judge(lesson, judges)
+                if found < best:
+                    chosen = strength
+                    break
+            else:
+                trained.load(before)
+            steps.append(Step(name, chosen, min(found, best)))
+            advance(1)
+    return tuple(steps)
+
+
+@torch.no_grad()
+def judge(lesson: Lesson, examples: Sequence[Example]) -> float:
+    """Bits of the student's tokens over the bytes of some examples."""
+    nats, size = 0.0, 0
+    for batch in lesson.batches(examples):
+        nats -= float(lesson.view(batch).log_probs.double().sum())
+    size = sum(example.nbytes for example in examples)
+    return nats / math.log(2) / max(1, size)
+
+
+@torch.no_grad()
+def collect(lesson: Lesson, examples: Sequence[Example]) -> Evidence:
+    """Read the examples with the student as it stands."""
+    states, column = [], []
+    for batch in lesson.batches(examples):
+        side = batch.student
+        final = lesson.student.read(side.ids).final.flatten(0, 1)
+        states.append(final[side.rows].float())
+        column.append(lesson.student.output.place[side.target])
+    return Evidence(torch.cat(states), torch.cat(column))
+
+
+@torch.no_grad()
+def move_inputs(lesson: Lesson, examples: Sequence[Example]) -> None:
+    """Add to each new row what an early layer lacks after it, on average, shrunk by a ridge."""
+    table, body = lesson.student.input, lesson.student.body
+    layer = max(1, round(_DEPTH * body.depth))
+    total, count = torch.zeros_like(table.trained), torch.zeros(len(table.trained), device=table.trained.device)
+    for batch in lesson.batches(examples):
+        place, difference = _lacking(lesson, batch, layer)
+        total.index_add_(0, place, difference)
+        count.index_add_(0, place, torch.ones(len(place), device=count.device))
+    table.trained.add_(total / (count + _RIDGE)[:, None] / body.scale)
+
+
+def _lacking(lesson: Lesson, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
+    """New tokens at shared positions: their trained rows (n,), and teacher minus student there (n, D)."""
+    asked, table = Asked(layers=(layer,)), lesson.student.input
+    ours = lesson.student.read(batch.student.ids, asked).layers[layer].flatten(0, 1)
+    with lesson.teacher.body.as_teacher():
+        theirs = lesson.teacher.read(batch.teacher.ids, asked).layers[layer].flatten(0, 1)
+    ids = batch.student.ids.flatten()[batch.student.shared]
+    new = lesson.is_new[ids]
+    place = table.place[ids[new]] - len(table.frozen)
+    return place, theirs[batch.teacher.shared[new]].float() - ours[batch.student.shared[new]].float()
+
+
+@torch.no_grad()
+def add_biases(student: Speaker, evidence: Evidence) -> None:
+    """One bias per trained row, from expected against seen counts."""
+    table, scale = student.output, student.head.shape.scale
+    direction = bias_direction(evidence.states.cpu()).to(table.trained)
+    seen = _counts(table, evidence)
+    for _ in range(_ROUNDS):
+        expected = torch.zeros_like(seen)
+        for part in blocks(len(evidence.states), student.head.block):
+            expected += _new_probabilities(student, evidence.states[part]).sum(0)
+        bias = torch.log((seen + _PRIOR) / (expected + _PRIOR)) / scale
+        table.trained.add_(bias[:, None] * direction)
+
+
+@torch.no_grad()
+def newton_step(student: Speaker, evidence: Evidence) -> None:
+    """One damped Newton step of the cross-entropy over the trained output rows."""
+    table, states = student.output, evidence.states
+    count = len(table.frozen)
+    slope = torch.zeros_like(table.trained)
+    expected = torch.zeros(len(table.trained), device=states.device)
+    for part in blocks(len(states), student.head.block):
+        found = _new_probabilities(student, states[part])
+        expected += found.sum(0)
+        slope -= found.T @ states[part]
+    new = evidence.column >= count
+    slope.index_add_(0, evidence.column[new] - count, states[new])
+    moment = (states.T @ states / len(states)).double()
+    values, vectors = torch.linalg.eigh(moment)
+    values, vectors = values.clamp(min=0).float(), vectors.float()
+    ridge = _DAMPING * float(values.mean())
+    curvature = (expected + _counts(table, evidence))[:, None] / 2 * values + ridge
+    table.trained.add_(((slope @ vectors) / curvature) @ vectors.T / student.head.shape.scale)
+
+
+def _new_probabilities(student: Speaker, states: Tensor) -> Tensor:
+    """Probabilities of the trained tokens: (n, M)."""
+    table = student.output
+    logits = student.head.logits(states.to(table.frozen.dtype))
+    return logits.sub_(logits.logsumexp(1, keepdim=True)).exp_()[:, len(table.frozen) :]
+
+
+def _counts(table: SplitTable, evidence: Evidence) -> Tensor:
+    """How often each trained token comes next: (M,)."""
+    new = evidence.column[evidence.column >= len(table.frozen)] - len(table.frozen)
+    return torch.bincount(new, minlength=len(table.trained)).float()
+
+
+def told(steps: Sequence[Step]) -> dict[str, Any]:
+    """For the manifest."""
+    return {step.name: {"strength": step.strength, "bits_per_byte": step.bits_per_byte} for step in steps}
