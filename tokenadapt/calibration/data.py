@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def read_texts(specs: Sequence[str], options: CalibrationOptions, progress: Prog
         sample_bytes=options.sample_bytes,
     )
     for document in read_corpus(specs, reading, progress=progress):
-        yield Text(document.text, f"{document.source}:{document.line}")
+        yield Text(document.text, f"{Path(document.source).name}:{document.line}")
 
 
 def split(
@@ -127,7 +128,12 @@ def make_data(
             f"The corpus gives only {len(examples)} stretches that both tokenizers can read.",
             "Give more text, or a longer --context.",
         )
-    return Data(examples, tuple(text.text for text in kept), _coverage(examples, pair), _fingerprint(learn, kept))
+    coverage = _coverage(examples, pair)
+    if coverage.new and not coverage.seen:
+        raise RequestError(
+            f"The corpus teaches nothing: {coverage}.", "Give text like what the tokenizer is for, or say --cover 1."
+        )
+    return Data(examples, tuple(text.text for text in kept), coverage, _fingerprint(learn, kept))
 
 
 def _coverage(examples: list[Example], pair: Pair) -> Coverage:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -76,24 +77,29 @@ class Lesson:
         return [sum(one.objective.count(view.batch, view) for view in views) for one in self.objectives]
 
     def _backward(self, batch: Batch, units: Sequence[int]) -> Tensor:
-        try:
-            view = self.view(batch)
-            parts = [one.objective.loss(view) for one in self.objectives]
-            means = [
-                one.weight * wide(part) / max(1, unit)
-                for one, part, unit in zip(self.objectives, parts, units, strict=True)
-            ]
-            total = torch.stack(means).sum()
-            if total.requires_grad:
-                total.backward()  # type: ignore[no-untyped-call]
-        except (RuntimeError, MemoryError) as error:
-            if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
-                raise TokenAdaptError(
-                    f"Memory ran out on a batch of {tuple(batch.student.ids.shape)} tokens.",
-                    "Lower --batch-tokens, then --context.",
-                ) from error
-            raise
+        view = self.view(batch)
+        parts = [one.objective.loss(view) for one in self.objectives]
+        means = [
+            one.weight * wide(part) / max(1, unit)
+            for one, part, unit in zip(self.objectives, parts, units, strict=True)
+        ]
+        total = torch.stack(means).sum()
+        if total.requires_grad:
+            total.backward()  # type: ignore[no-untyped-call]
         return torch.stack([part.detach().double().cpu() for part in parts])
+
+
+@contextmanager
+def memory_named(batch_tokens: int) -> Iterator[None]:
+    """Say which option to lower where memory runs out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            raise TokenAdaptError(
+                f"Memory ran out with --batch-tokens {batch_tokens}.", "Lower --batch-tokens, then --context."
+            ) from error
+        raise
 
 
 def measure_scale(lesson: Lesson, examples: Sequence[Example]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from tokenadapt.atomic import check_destination, staged_folder
 from tokenadapt.calibration.batches import Order
 from tokenadapt.calibration.bench import Bench, budget, set_up, start
 from tokenadapt.calibration.group import join
+from tokenadapt.calibration.lesson import memory_named
 from tokenadapt.calibration.loop import Ended, Loop, Tools
 from tokenadapt.calibration.objectives.terms import parse_terms
 from tokenadapt.calibration.options import CalibrationOptions
@@ -33,10 +34,11 @@ def calibrate(options: CalibrationOptions, progress: Progress = SILENT) -> Calib
     check_destination(output, overwrite=options.overwrite, inputs=(pair.folder, pair.source.folder))
     desk = Desk.of(output)
     going_on = desk.check(options.binding(), resume=options.resume, restart=options.restart and group.first)
-    bench = set_up(pair, options, group, progress)
-    if not going_on and group.first:
-        desk.begin(options.binding())
-    ended = _train(bench, options, desk, progress, desk.load() if going_on else None)
+    with memory_named(options.batch_tokens):
+        bench = set_up(pair, options, group, progress)
+        if not going_on and group.first:
+            desk.begin(options.binding())
+        ended = _train(bench, options, desk, progress, desk.load() if going_on else None)
     told = _told(bench, options, ended)
     if group.first:
         told = _write(bench, options, told, progress)
