@@ -53,7 +53,7 @@ class Tools:
     order: Order
     score: Callable[[], float]  # held-out bits per byte of the student as it stands
     group: Group
-    desk: Desk
+    desk: Desk | None = None  # None: nothing is saved
     progress: Progress = SILENT
 
 
@@ -168,7 +168,7 @@ class Loop:
         return len(since) >= self.options.patience
 
     def _save(self, state: RunState) -> None:
-        if not self.tools.group.first:
+        if not self.tools.group.first or self.tools.desk is None:
             return
         values, optimizer = self.tools.trained.snapshot(), self.optimizer.state_dict()
         self.tools.desk.save(replace(state, values=values, optimizer=optimizer))

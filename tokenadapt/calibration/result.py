@@ -18,6 +18,8 @@ from tokenadapt.calibration.layers import ADAPTER, Lora, file_names
 from tokenadapt.calibration.options import CalibrationOptions
 from tokenadapt.calibration.outcome import Calibrated
 from tokenadapt.calibration.pair import Pair
+from tokenadapt.calibration.plot import FILE as CURVE
+from tokenadapt.calibration.plot import draw_curve
 from tokenadapt.calibration.students import Class
 from tokenadapt.checkpoint.card import FILE as CARD
 from tokenadapt.checkpoint.card import calibration_section
@@ -88,6 +90,8 @@ def write_result(
         verify=None,
     )
     manifest.write(staging)
+    if not draw_curve(told, staging / CURVE):
+        progress.note("no picture of the curve: matplotlib is not installed (pip install 'tokenadapt[calibrate]')")
     return manifest
 
 
@@ -114,6 +118,8 @@ def finish_result(manifest: Manifest, report: VerifyReport, staging: Path) -> No
     card = staging / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else "# A calibrated model\n"
     section = calibration_section(complete)
+    if (staging / CURVE).is_file():
+        section += f"\n![held-out bits per byte]({CURVE})\n"
     found = re.compile(r"## Calibration\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
     before = found.sub("", text)
     place = before.find("## How to load")
@@ -142,7 +148,7 @@ class _Blocks:
 
 def _copy_small_files(folder: Path, shards: set[str], staging: Path) -> None:
     for path in sorted(folder.iterdir()):
-        known = path.name in shards or path.name in (MANIFEST, INDEX) or path.name.startswith(".")
+        known = path.name in shards or path.name in (MANIFEST, INDEX, CURVE) or path.name.startswith(".")
         if path.is_file() and not known and not (staging / path.name).exists():
             shutil.copyfile(path, staging / path.name)
 

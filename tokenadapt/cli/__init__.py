@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "transplant": "tokenadapt.cli.transplant:transplant",
     "apply-plan": "tokenadapt.cli.apply_plan:apply_plan",
     "calibrate": "tokenadapt.cli.calibrate:calibrate",
+    "probe": "tokenadapt.cli.probe:probe",
     "explain": "tokenadapt.cli.explain:explain",
     "train-tokenizer": "tokenadapt.cli.train_tokenizer:train_tokenizer",
     "count": "tokenadapt.cli.count:count",
