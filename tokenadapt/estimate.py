@@ -10,7 +10,7 @@ import torch
 from tokenadapt.atomic import check_destination
 from tokenadapt.making import Choice, choose
 from tokenadapt.overlap import Overlap, measure_overlap
-from tokenadapt.plan import BLOCK_ROWS
+from tokenadapt.plan import BLOCK_NUMBERS
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.recipe import TransplantOptions
 from tokenadapt.setting import Setting, prepare
@@ -69,7 +69,7 @@ def estimate(options: TransplantOptions, progress: Progress = SILENT) -> Estimat
 
 def _memory(setting: Setting, choice: Choice, overlap: Overlap) -> int:
     """Blocks in float32, plans, and the vectors of a space where one is searched."""
-    blocks = 4 * BLOCK_ROWS * setting.checkpoint.width * 4
+    blocks = 8 * BLOCK_NUMBERS * 4
     plans = 24 * (overlap.pieces + overlap.target_rows) * len(setting.roles)
     vectors = 4 * (overlap.source_rows + overlap.counts["missing"]) * 768 if choice.needs_space else 0
     return int(_BASE_MEMORY + blocks + plans + vectors)

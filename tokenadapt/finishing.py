@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tokenadapt.errors import RequestError
 from tokenadapt.methods.statistics import mean_row, norms
-from tokenadapt.plan import BLOCK_ROWS, Dense, Plan, Problem, missing_rows
+from tokenadapt.plan import Dense, Plan, Problem, missing_rows, rows_at_once
 from tokenadapt.vocab.types import How
 
 ENOUGH = 32  # copied tokens of one length whose median is trusted
@@ -28,8 +28,9 @@ def calibrate_norms(problem: Problem, made: Plan | Dense, by: Literal["role", "b
     shift = torch.from_numpy(centre).float()
     goal = _typical_norms(problem, centre, by)  # (M,)
     scale = np.ones(len(goal))
-    for first in range(0, len(goal), BLOCK_ROWS):
-        last = min(first + BLOCK_ROWS, len(goal))
+    step = rows_at_once(problem.width)
+    for first in range(0, len(goal), step):
+        last = min(first + step, len(goal))
         now = (missing_rows(problem.table, made, first, last) - shift).double().norm(dim=1).numpy()
         near = goal[first:last]
         scale[first:last] = np.where(now > 1e-6 * near, near / np.where(now > 0, now, 1.0), 1.0)

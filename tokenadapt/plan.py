@@ -16,7 +16,8 @@ from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids, Kind, Segment
 
 Role = Literal["input", "output"]
 MEAN = -1  # as an old id in a plan: the mean of the old ordinary rows, which no short list of ids can say
-BLOCK_ROWS = 8192  # rows gathered at once: 8192 x 4096 float32 is 128 MB
+BLOCK_ROWS = 8192  # rows gathered at once, at most
+BLOCK_NUMBERS = 3 << 20  # numbers gathered at once: 12 MB in float32, which a process gets without new pages each time
 
 
 class Table(Protocol):
@@ -105,6 +106,12 @@ class Model(Protocol):
 
     def final_states(self) -> torch.Tensor:
         """What the head reads, at the positions of `samples()`: (positions, D) float32."""
+        ...
+
+    def continued(
+        self, prompts: Sequence[Sequence[int]], tokens: int, seed: int = 0
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """For each prompt a text of `tokens` tokens that the model writes after it, and what the head reads there."""
         ...
 
 
@@ -204,6 +211,11 @@ class Dense:
             raise ValueError("dense rows must be finite float32")
 
 
+def rows_at_once(width: int) -> int:
+    """Rows of a block when a table of this width is streamed."""
+    return min(BLOCK_ROWS, max(64, BLOCK_NUMBERS // width))
+
+
 def mix(table: Table, plan: Plan, first: int, last: int) -> torch.Tensor:
     """Rows first..last of a plan in float32: (last - first, D). Gathers only the old rows that these need."""
     begin, end = int(plan.start[first]), int(plan.start[last])
@@ -243,14 +255,14 @@ def build_table(
     unused: torch.Tensor,
     *,
     dtype: torch.dtype | None = None,
-    block_rows: int = BLOCK_ROWS,
+    block_rows: int | None = None,
 ) -> Iterator[torch.Tensor]:
     """The new table as consecutive row blocks in storage type.
 
     `unused` is (D,) or (U, D) in the order of `alignment.unused`. Copied rows keep their bits; new rows are summed in
     float32. Memory is one block, whatever the size of the tables.
     """
-    dtype = dtype or table.dtype
+    dtype, block_rows = dtype or table.dtype, block_rows or rows_at_once(table.shape[1])
     total = len(alignment.how)
     position = np.cumsum(alignment.how == How.MISSING) - 1  # index among missing tokens
     spare = np.cumsum(alignment.how == How.UNUSED) - 1

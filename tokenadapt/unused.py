@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenadapt.errors import TokenAdaptError
 from tokenadapt.finishing import bias_direction
 from tokenadapt.methods.statistics import blocks, mean_row
-from tokenadapt.plan import BLOCK_ROWS, Problem, Table
+from tokenadapt.plan import Problem, Table, rows_at_once
 from tokenadapt.spaces.undertrained import undertrained
 from tokenadapt.vocab.types import Ids
 
@@ -106,7 +106,8 @@ def _lowered(table: Table, row: Tensor, states: Tensor) -> Tensor:
 def _log_totals(table: Table, states: Tensor) -> Tensor:
     """Log of the sum of exponentiated logits over all old rows, per state: (n,)."""
     total = torch.full((len(states),), -torch.inf)
-    for first in range(0, table.shape[0], BLOCK_ROWS):
-        rows = table.rows(np.arange(first, min(first + BLOCK_ROWS, table.shape[0]))).float()
+    step = rows_at_once(table.shape[1])
+    for first in range(0, table.shape[0], step):
+        rows = table.rows(np.arange(first, min(first + step, table.shape[0]))).float()
         total = torch.logaddexp(total, (states @ rows.T).logsumexp(1))
     return total

@@ -11,6 +11,7 @@ import torch
 
 from tokenadapt.checkpoint.shards import FLOATS, TensorRef
 from tokenadapt.errors import RequestError
+from tokenadapt.plan import rows_at_once
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.vocab.types import Ids
 
@@ -21,7 +22,6 @@ _WORD: dict[torch.dtype, np.dtype[Any]] = {
 }
 _KEEP = 64 << 20  # bytes of the map that may stay resident before they are given back
 _AROUND = 64 << 10  # bytes that the system maps around a row that is read
-CHECK_ROWS = 8192
 
 
 class FileTable:
@@ -75,8 +75,9 @@ def check_finite(table: FileTable, name: str, progress: Progress = SILENT) -> No
     total = table.shape[0]
     bad: list[int] = []
     with progress.stage(f"check {name}", total, "rows") as advance:
-        for first in range(0, total, CHECK_ROWS):
-            ids = np.arange(first, min(first + CHECK_ROWS, total))
+        step = rows_at_once(table.shape[1])
+        for first in range(0, total, step):
+            ids = np.arange(first, min(first + step, total))
             rows = table.rows(ids)
             if not torch.isfinite(rows.sum(dim=1, dtype=torch.float32)).all():  # one pass where all is well
                 finite = torch.isfinite(rows).all(dim=1)

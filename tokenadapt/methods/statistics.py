@@ -7,14 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenadapt.plan import BLOCK_ROWS, Table
+from tokenadapt.plan import Table, rows_at_once
 from tokenadapt.vocab.types import Ids
 
 
 def blocks(table: Table, ids: Ids) -> Iterator[NDArray[np.float64]]:
-    """Rows `ids` in float64, a block at a time: (up to BLOCK_ROWS, D)."""
-    for first in range(0, len(ids), BLOCK_ROWS):
-        yield table.rows(ids[first : first + BLOCK_ROWS]).double().numpy()
+    """Rows `ids` in float64, a block at a time: (up to rows_at_once, D)."""
+    step = rows_at_once(table.shape[1])
+    for first in range(0, len(ids), step):
+        yield table.rows(ids[first : first + step]).double().numpy()
 
 
 def mean_row(table: Table, ids: Ids) -> NDArray[np.float64]:

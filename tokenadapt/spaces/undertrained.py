@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokenadapt.plan import BLOCK_ROWS, Table
+from tokenadapt.plan import Table, rows_at_once
 from tokenadapt.vocab.types import ByteVocab, Ids, Kind
 
 NEVER_IN_UTF8: Final = frozenset(bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100)))
@@ -80,5 +80,6 @@ def indicator(table: Table, mean: torch.Tensor, known: Ids) -> NDArray[np.float6
 
 def _blocks(table: Table, ids: Ids) -> Iterator[torch.Tensor]:
     """Rows `ids` in float32, a block at a time."""
-    for first in range(0, len(ids), BLOCK_ROWS):
-        yield table.rows(ids[first : first + BLOCK_ROWS]).float()
+    step = rows_at_once(table.shape[1])
+    for first in range(0, len(ids), step):
+        yield table.rows(ids[first : first + step]).float()

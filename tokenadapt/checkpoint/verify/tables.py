@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from tokenadapt.checkpoint.id_keys import SIZES, TEXT
 from tokenadapt.checkpoint.verify.report import Check, judge, passed, skipped, some
 from tokenadapt.checkpoint.verify.subject import Subject
-from tokenadapt.plan import Role, Table
+from tokenadapt.plan import Role, Table, rows_at_once
 from tokenadapt.progress import SILENT, Advance, Progress
 from tokenadapt.vocab.types import Ids
 
-BLOCK = 8192
 # How far beyond the copied rows' own range a made row may lie before it is told, as a share of that range.
 MARGIN = 0.25
 
@@ -57,8 +56,9 @@ def _stream(subject: Subject, role: Role, advance: Advance) -> _Stream:
     broken: list[Ids] = []
     differing: list[Ids] = []
     digest = hashlib.sha256()
-    for first in range(0, table.shape[0], BLOCK):
-        ids = np.arange(first, min(first + BLOCK, table.shape[0]))
+    step = rows_at_once(table.shape[1])
+    for first in range(0, table.shape[0], step):
+        ids = np.arange(first, min(first + step, table.shape[0]))
         rows = table.rows(ids)
         digest.update(rows.view(torch.uint8).numpy().data)
         wide = rows.float()
@@ -75,8 +75,9 @@ def _stream(subject: Subject, role: Role, advance: Advance) -> _Stream:
 
 def _mean(table: Table, ids: Ids) -> torch.Tensor:
     total, count = torch.zeros(table.shape[1], dtype=torch.float64), 0
-    for first in range(0, len(ids), BLOCK):
-        rows = table.rows(ids[first : first + BLOCK]).float()
+    step = rows_at_once(table.shape[1])
+    for first in range(0, len(ids), step):
+        rows = table.rows(ids[first : first + step]).float()
         part = rows.sum(0, dtype=torch.float64)
         if not bool(torch.isfinite(part).all()):
             rows = rows[torch.isfinite(rows).all(1)]
