@@ -66,7 +66,7 @@ main()
 def test_a_dead_process_ends_the_run_with_a_message(checkpoint, texts, tmp_path, death, said):
     script = tmp_path / "dying.py"
     script.write_text(DYING.format(death=death))
-    words = ("eval-ppl", checkpoint, "-d", texts, "--documents", "paragraph", "--batch-tokens", 16)
+    words = ("eval-ppl", checkpoint, "-d", texts, "--documents", "paragraph", "--batch-tokens", 4)
     done = launched(script, *words)
     assert done.returncode != 0
     assert "was lost" in done.stderr or "SIGTERM" in done.stderr or "failed" in done.stderr

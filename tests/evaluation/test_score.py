@@ -257,7 +257,7 @@ def test_running_out_of_memory_names_the_budget(known, monkeypatch):
     def full(*args, **kwargs):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
-    monkeypatch.setattr(scorer, "_bits", full)
+    monkeypatch.setattr(scorer, "nats", full)
     with pytest.raises(TokenAdaptError, match="Memory ran out") as caught:
         score_documents(scorer, encoder, [Text("aab")], ScoreOptions(bos="always"))
     assert "--batch-tokens" in caught.value.hint

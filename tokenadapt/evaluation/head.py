@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from tokenadapt.errors import RequestError, TokenAdaptError
 from tokenadapt.evaluation.batches import Batch, Budget
+from tokenadapt.evaluation.linear import fast_linear
+from tokenadapt.evaluation.trial import longest_packed, reads_packed
 
 _NATS_TO_BITS: Final = 1 / math.log(2)
 # On a CPU, then on an accelerator. Blocks below 32 MiB are kept by malloc from one use to the next; larger ones are
@@ -27,6 +30,7 @@ _NATS_TO_BITS: Final = 1 / math.log(2)
 _HEAD_BYTES: Final = (24 << 20, 512 << 20)
 _BATCH_TOKENS: Final = (1024, 32768)
 _PADDING: Final = (24, 4096)  # reading the weights once more costs as much (CPU: measured on a model of 135M)
+_ROW: Final = 192  # tokens of a row of packed windows: each costs attention, and a longer row shares and fills more
 _OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -40,9 +44,18 @@ class Scorer:
         self.vocab = self._check()  # columns of the logits
         self.block = max(1, (head_bytes or self._held(_HEAD_BYTES)) // (4 * self.vocab))
 
-    def budget(self, batch_tokens: int | None) -> Budget:
-        """How much to read at a time."""
-        return Budget(batch_tokens or self._held(_BATCH_TOKENS), self._held(_PADDING))
+    def budget(self, batch_tokens: int | None, shortest: int = 0) -> Budget:
+        """How much to read at a time, where the shortest window that is read has so many tokens."""
+        tokens = batch_tokens or self._held(_BATCH_TOKENS)
+        row = self.row if shortest < min(tokens, _ROW) else 0  # not tried where nothing can be packed
+        return Budget(tokens, self._held(_PADDING), min(row, tokens))
+
+    @cached_property
+    def row(self) -> int:
+        """Tokens of a row of packed windows; 0 for a model that cannot read such."""
+        if self.masked or not reads_packed(self):
+            return 0
+        return min(_ROW, longest_packed(getattr(self.model, "config", None)))
 
     def _held(self, sizes: tuple[int, int]) -> int:
         return sizes[self.device.type != "cpu"]
@@ -58,8 +71,7 @@ class Scorer:
                 "Tokenizer and model do not belong together: use the tokenizer that the model was trained with.",
             )
         try:
-            with torch.inference_mode():
-                found = self._bits(batch, torch.from_numpy(targets).to(self.device))
+            nats = self.nats(batch, targets)
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
                 raise TokenAdaptError(
@@ -67,7 +79,7 @@ class Scorer:
                     "Lower --batch-tokens, then --context; --device-map auto spreads a large model.",
                 ) from error
             raise
-        bits = found.double().cpu().numpy() * _NATS_TO_BITS
+        bits = nats * _NATS_TO_BITS
         if not np.isfinite(bits).all():
             what = "NaN" if np.isnan(bits).any() else "probability zero"
             raise TokenAdaptError(
@@ -76,31 +88,39 @@ class Scorer:
             )
         return bits
 
-    def _bits(self, batch: Batch, targets: Tensor) -> Tensor:
-        """Nats of the targets, in blocks of rows."""
-        ids = torch.from_numpy(batch.ids).to(self.device)
-        rows = torch.from_numpy(batch.rows).to(self.device)
-        inputs = self._inputs(ids, batch)
-        if self.body is None:
-            states = self.model(**inputs).logits.flatten(0, 1)
-        else:
-            states = self.body(**inputs)[0].flatten(0, 1)
-        # Made before the blocks: small results kept one by one would sit in the holes that freed blocks leave, and
-        # each next block would need new memory.
-        found = torch.empty(len(rows), device=self.device)
-        for low in range(0, len(rows), self.block):
-            block = slice(low, low + self.block)
-            found[block] = _nats(self._logits(states, rows[block]), targets[block])
-        return found
+    @torch.inference_mode()
+    def nats(self, batch: Batch, targets: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The same in nats, unchecked, in blocks of rows; a row that several windows share is computed once."""
+        rows, place = np.unique(batch.rows, return_inverse=True)
+        order = np.argsort(place, kind="stable")
+        with fast_linear(self.device):
+            inputs = self._inputs(batch)
+            states = (self.model(**inputs).logits if self.body is None else self.body(**inputs)[0]).flatten(0, 1)
+            # Made before the blocks: small results kept one by one would sit in the holes that freed blocks leave,
+            # and each next block would need new memory.
+            found = torch.empty(len(order), device=self.device)
+            for low in range(0, len(rows), self.block):
+                block = slice(*np.searchsorted(place[order], (low, low + self.block)))
+                which = torch.from_numpy(rows[low : low + self.block]).to(self.device)
+                here, wanted = place[order[block]] - low, targets[order[block]]
+                found[block] = _nats(self._logits(states, which), torch.from_numpy(here), torch.from_numpy(wanted))
+        nats = np.empty(len(order))
+        nats[order] = found.double().cpu().numpy()
+        return nats
 
-    def _inputs(self, ids: Tensor, batch: Batch) -> dict[str, Any]:
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
         """Padding on the right is seen by no token of a causal model: it needs no mask, and runs faster without."""
-        inputs: dict[str, Any] = {"input_ids": ids}
+        ids = torch.from_numpy(batch.ids).to(self.device)
         if self.masked:
             reach = torch.arange(ids.shape[1]) < torch.from_numpy(batch.length)[:, None]
-            inputs["attention_mask"] = reach.to(self.device, torch.long)
-        else:
-            inputs["use_cache"] = False
+            return {"input_ids": ids, "attention_mask": reach.to(self.device, torch.long)}
+        inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+        if batch.until is not None and batch.depth is not None:
+            place, until = torch.arange(ids.shape[1], device=self.device), torch.from_numpy(batch.until)
+            seen = (place <= place[:, None]) & (place[:, None] < until.to(self.device)[:, None])
+            kind = next(self.model.parameters()).dtype
+            mask = torch.zeros(seen.shape, dtype=kind, device=self.device).masked_fill_(~seen, torch.finfo(kind).min)
+            inputs |= {"position_ids": torch.from_numpy(batch.depth).to(self.device), "attention_mask": mask[:, None]}
         return inputs
 
     def _logits(self, states: Tensor, rows: Tensor) -> Tensor:
@@ -116,9 +136,8 @@ class Scorer:
     @torch.inference_mode()
     def _check(self) -> int:
         """Compare the split run with the whole one on a few tokens; the number of logits."""
-        ids = torch.tensor([[0, 1, 1, 0]], device=self.device)
-        probe = Batch(ids.cpu().numpy(), np.array([4]), np.arange(4), np.arange(4))
-        inputs = self._inputs(ids, probe)
+        probe = Batch(np.array([[0, 1, 1, 0]]), np.array([4]), np.arange(4), np.arange(4))
+        inputs = self._inputs(probe)
         whole = self.model(**inputs).logits[0].float()
         if self.body is not None:
             try:
@@ -159,6 +178,7 @@ def _answering(body: nn.Module, states: Tensor) -> Iterator[None]:
             body.forward = own
 
 
-def _nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-probability in float32 of one target per row: (n,)."""
-    return nn.functional.cross_entropy(logits.float(), targets.to(logits.device), reduction="none")
+def _nats(logits: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-probability in float32 of each target at its row of the block: (n,)."""
+    logs = nn.functional.log_softmax(logits.float(), dim=-1)
+    return -logs[rows.to(logs.device), targets.to(logs.device)]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenadapt.errors import RequestError
-from tokenadapt.evaluation.batches import Frame, build, group
+from tokenadapt.evaluation.batches import Frame, arrange, build
 from tokenadapt.evaluation.encode import Encoded, TextEncoder
 from tokenadapt.evaluation.head import Scorer
 from tokenadapt.evaluation.options import ScoreOptions
@@ -112,9 +112,13 @@ def score_encoded(
     bits = np.zeros(len(encoded.ids)) if into is None else into
     rank, size = share
     if rank == 0:
-        bits[_unread(encoded, windows, frame)] = math.log2(max(2, encoder.texts))
-    for members in group(windows, frame, scorer.budget(options.batch_tokens))[rank::size]:
-        batch = build(encoded, windows, frame, members)
+        unread = _unread(encoded, windows, frame)
+        bits[unread] = math.log2(max(2, encoder.texts))
+        advance(float(encoded.nbytes[unread].sum()))
+    shortest = int((windows.end - windows.begin).min()) if len(windows) else 0
+    budget = scorer.budget(options.batch_tokens, shortest)
+    for work in arrange(encoded, windows, frame, budget)[rank::size]:
+        batch = build(encoded, windows, frame, work)
         bits[batch.token] = scorer.bits(batch, encoded.ids[batch.token])
         advance(float(encoded.nbytes[batch.token].sum()))
     return Scores(encoded, bits, windows.clipped)
