@@ -101,11 +101,13 @@ def test_a_run_goes_on_only_with_the_same_options(tied_swap, corpus, tmp_path):
     request = options(tied_swap, corpus, tmp_path / "out", steps=1)
     with pytest.raises(RequestError, match="no unfinished run"):
         calibrate(dataclasses.replace(request, resume=True))
-    Desk.of(tmp_path / "out").begin(request.binding())
+    Desk.of(tmp_path / "out").begin(request.binding(), {"dtype": "float32", "data": "other texts"})
     with pytest.raises(RequestError, match="--resume"):
         calibrate(request)
     with pytest.raises(RequestError, match=r"lr 0\.003.*0\.5"):
         calibrate(dataclasses.replace(request, resume=True, lr=0.5))
+    with pytest.raises(RequestError, match="data are not those"):
+        calibrate(dataclasses.replace(request, resume=True))
     assert calibrate(dataclasses.replace(request, restart=True)).curve[-1].step == 1
 
 

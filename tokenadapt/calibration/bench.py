@@ -24,6 +24,7 @@ from tokenadapt.calibration.own_texts import own_texts
 from tokenadapt.calibration.pair import Pair
 from tokenadapt.calibration.state import Point, RunState
 from tokenadapt.calibration.students import Class, choose_dtype, open_class
+from tokenadapt.errors import RequestError
 from tokenadapt.progress import SILENT, Progress
 
 DEFAULT_TOKENS: Final = 500_000
@@ -43,6 +44,11 @@ class Bench:
     dtype: torch.dtype
     group: Group
 
+    @property
+    def dtype_name(self) -> str:
+        """As options and manifests spell it."""
+        return str(self.dtype).removeprefix("torch.")
+
     def score(self) -> float:
         """Held-out bits per byte of the student as it stands."""
         return self.held_out.score(self.people.student, self.group)
@@ -51,9 +57,13 @@ class Bench:
 def set_up(pair: Pair, options: CalibrationOptions, group: Group, progress: Progress = SILENT) -> Bench:
     """Data, teacher and student."""
     dtype, why = choose_dtype(options, pair, group.device)
+    if options.dtype == "auto":  # all as the first process found
+        dtype = torch.bfloat16 if group.agree(group.first and dtype == torch.bfloat16) else torch.float32
     progress.note(f"computing in {str(dtype).removeprefix('torch.')} ({why})")
     people = open_class(pair, options, dtype, group.device, progress)
     readers = sides(pair, options, people.body.positions)
+    if group.size > 1 and "-" in (*options.data, *options.held_out):
+        raise RequestError("Standard input cannot be shared by several processes.", "Write it to a file first.")
     with group.first_goes():  # what the first process writes the others find
         learn, kept = _texts(pair, people, readers[0], options, progress)
     data = make_data(learn, kept, pair, readers, progress)
@@ -78,7 +88,7 @@ def _texts(
     if options.cover:
         need = Need.of(pair, learn, reader, options.cover)
         before = len(need.tokens)
-        if options.data:
+        if options.data and "-" not in options.data:  # standard input cannot be read twice
             held = {text.text for text in kept}
             rest = read_texts(options.data, replace(options, sample_bytes=None), progress)
             learn += snippets((text for text in rest if text.text not in held), need, reader)

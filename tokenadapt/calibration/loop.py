@@ -20,7 +20,7 @@ from tokenadapt.calibration.state import Desk, Point, RunState
 from tokenadapt.calibration.stops import Stop, deferred
 from tokenadapt.calibration.trained import Trained
 from tokenadapt.errors import TokenAdaptError
-from tokenadapt.progress import SILENT, Advance, Progress
+from tokenadapt.progress import SILENT, Progress
 
 _BETAS = (0.9, 0.95)
 
@@ -42,6 +42,12 @@ class Budget:
         if self.minutes is not None:
             shares.append(state.seconds / (60 * self.minutes))
         return max(shares)
+
+    def tokens_left(self, state: RunState, step_tokens: int) -> float | None:
+        """About how many tokens a run has still to read; None where only time ends it."""
+        limits = [(self.tokens, state.tokens), (None if self.steps is None else self.steps * step_tokens, state.tokens)]
+        left = [max(0, limit - spent) for limit, spent in limits if limit is not None]
+        return float(min(left)) if left else None
 
 
 @dataclass(frozen=True)
@@ -88,36 +94,45 @@ class Loop:
                 state = self._measured(state)
             self._save(state)
         self._tell(state.curve[-1])
-        total = self.budget.tokens or (self.budget.steps or 0) * self.options.step_tokens or None
-        with tools.progress.stage("calibrate", total, "tokens") as advance, deferred(tools.progress) as stop:
-            advance(state.tokens)
-            ended = self._until_over(state, advance, stop)
+        ended: Ended | None = None
+        with deferred(tools.progress) as stop:
+            while ended is None:
+                state, ended = self._to_next_measurement(state, stop)
         tools.trained.load(ended.state.best_values)
         return ended
 
-    def _until_over(self, state: RunState, advance: Advance, stop: Stop) -> Ended:
-        options, group = self.options, self.tools.group
-        while self.budget.used(state) < 1:
-            before = state
-            try:
-                state = self._step(state)
-            except BrokenLossError as error:
-                return Ended(state, "the loss broke", error.message)
-            advance(state.tokens - before.tokens)
-            if state.step % options.every == 0 or self.budget.used(state) >= 1:
-                state = self._measured(state)
-                self._tell(state.curve[-1])
-            if self._tired(state):
-                return Ended(state, f"nothing improved for {options.patience} measurements")
-            asked = group.agree(stop.asked)
-            if asked or state.step % (options.save_every or options.every) == 0:
-                self._save(state)
-            if asked:
-                self.tools.progress.note(
-                    f"saved at step {state.step}: the same command with --resume goes on from here"
-                )
-                raise stop.error()
-        return Ended(state, "the budget is used up")
+    def _to_next_measurement(self, state: RunState, stop: Stop) -> tuple[RunState, Ended | None]:
+        """Steps up to a measurement, under a line that shows the last one; and how the run ended, if it did."""
+        options, used = self.options, self.budget.used
+        left = self.budget.tokens_left(state, options.step_tokens)
+        figure = state.curve[-1].bits_per_byte
+        with self.tools.progress.stage(f"calibrate, {figure:.4f} bits per byte held out", left, "tokens") as advance:
+            while used(state) < 1:
+                before = state
+                try:
+                    state = self._step(state)
+                except BrokenLossError as error:
+                    return state, Ended(state, "the loss broke", error.message)
+                advance(state.tokens - before.tokens)
+                measured = state.step % options.every == 0 or used(state) >= 1
+                state = self._measured(state) if measured else state
+                self._save_or_stop(state, stop)
+                if measured:
+                    self._tell(state.curve[-1])
+                    break
+        if used(state) >= 1:
+            return state, Ended(state, "the budget is used up")
+        if self._tired(state):
+            return state, Ended(state, f"nothing improved for {options.patience} measurements")
+        return state, None
+
+    def _save_or_stop(self, state: RunState, stop: Stop) -> None:
+        asked = self.tools.group.agree(stop.asked)
+        if asked or state.step % (self.options.save_every or self.options.every) == 0:
+            self._save(state)
+        if asked:
+            self.tools.progress.note(f"saved at step {state.step}: the same command with --resume goes on from here")
+            raise stop.error()
 
     def _step(self, state: RunState) -> RunState:
         began = time.perf_counter()

@@ -55,6 +55,8 @@ class Calibrated:
             f"Read {last.tokens:,} tokens in {last.step:,} steps and {last.seconds / 60:.1f} minutes; "
             f"the best was step {self.best.step:,}; it ended because {self.why}.",
         ]
+        if self.coverage.new and self.coverage.seen < self.coverage.new / 2:
+            found.append(f"Warning: {self.coverage}: the others changed little. --cover finds or writes text for them.")
         return [*found, *([f"Warning: {self.broken}"] if self.broken else [])]
 
     def record(self) -> dict[str, Any]:

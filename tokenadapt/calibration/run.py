@@ -17,6 +17,7 @@ from tokenadapt.calibration.outcome import Calibrated
 from tokenadapt.calibration.pair import open_pair
 from tokenadapt.calibration.result import changed_by, check_result, finish_result, write_result
 from tokenadapt.calibration.state import Desk, RunState
+from tokenadapt.errors import RequestError
 from tokenadapt.progress import SILENT, Progress
 
 
@@ -33,11 +34,19 @@ def calibrate(options: CalibrationOptions, progress: Progress = SILENT) -> Calib
     pair = open_pair(options, progress)
     check_destination(output, overwrite=options.overwrite, inputs=(pair.folder, pair.source.folder))
     desk = Desk.of(output)
-    going_on = desk.check(options.binding(), resume=options.resume, restart=options.restart and group.first)
+    binding = options.binding()
+    going_on = group.agree(group.first and desk.check(binding, resume=options.resume, restart=options.restart))
+    facts = desk.facts() if going_on else {}
+    if facts:  # what was measured then may be measured otherwise now
+        options = replace(options, dtype=facts["dtype"])
     with memory_named(options.batch_tokens):
         bench = set_up(pair, options, group, progress)
+        if facts and facts["data"] != bench.data.fingerprint:
+            raise RequestError(
+                "The data are not those that the unfinished run has read.", "Give the same texts, or say --restart."
+            )
         if not going_on and group.first:
-            desk.begin(options.binding())
+            desk.begin(binding, {"dtype": bench.dtype_name, "data": bench.data.fingerprint})
         ended = _train(bench, options, desk, progress, desk.load() if going_on else None)
     told = _told(bench, options, ended)
     if group.first:
@@ -81,7 +90,7 @@ def _told(bench: Bench, options: CalibrationOptions, ended: Ended) -> Calibrated
         why=ended.why,
         broken=ended.broken,
         parameters=bench.people.trained.count,
-        dtype=str(bench.dtype).removeprefix("torch."),
+        dtype=bench.dtype_name,
         processes=bench.group.size,
         rank=bench.group.rank,
     )

@@ -65,7 +65,8 @@ class Desk:
         """Whether there is a run to go on with; refuses a run that would silently drop or change another."""
         if restart:
             self.clear()
-        known = self._request()
+        noted = self._noted()
+        known = None if noted is None else noted["request"]
         if known is None:
             if resume:
                 raise RequestError(
@@ -86,11 +87,15 @@ class Desk:
                 )
         return True
 
-    def begin(self, request: Mapping[str, Any]) -> None:
-        """Note what the run was asked."""
+    def facts(self) -> dict[str, str]:
+        """What was found when the run began: `dtype` and `data` (a fingerprint)."""
+        return dict((self._noted() or {}).get("facts", {}))
+
+    def begin(self, request: Mapping[str, Any], facts: Mapping[str, str]) -> None:
+        """Note what the run was asked, and what was found."""
         with readable_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write(_REQUEST, json.dumps(request, indent=1).encode())
+            self._write(_REQUEST, json.dumps({"request": request, "facts": facts}, indent=1).encode())
 
     def save(self, state: RunState) -> None:
         """Write the state beside its place, then put it there."""
@@ -129,7 +134,7 @@ class Desk:
         """Drop everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _request(self) -> dict[str, Any] | None:
+    def _noted(self) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = json.loads((self.folder / _REQUEST).read_text(encoding="utf-8"))
             return found
