@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from tests.calibration.test_commands import FEW
+from tests.calibration.test_commands import FEW, run
 from tests.calibration.test_run import tables
 from tokenadapt.calibration.state import Desk
 
@@ -39,7 +39,7 @@ def command(swap, corpus, out, *more, every=2):
 
 def test_two_processes_equal_one(tied_swap, corpus, tmp_path):
     wanted = ["--steps", "3", "--objective", "hidden=1,bytes=1,text=1"]
-    subprocess.run([sys.executable, *command(tied_swap, corpus, tmp_path / "one", *wanted)], check=True, env=ALONE)
+    run(*command(tied_swap, corpus, tmp_path / "one", *wanted)[2:])
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*launch, *command(tied_swap, corpus, tmp_path / "two", *wanted)], check=True, env=ALONE)
     one, two = tables(tmp_path / "one"), tables(tmp_path / "two")

@@ -175,6 +175,7 @@ def calibration_section(manifest: Manifest) -> str:
         ]
         title = f"\n### Run {number}\n\n" if len(manifest.calibrations) > 1 else "\n"
         parts.append(title + _table(("", "value"), rows))
+    parts.append("\n`transplant.plan` describes the rows before: `explain` and `apply-plan` speak of those.\n")
     return "".join(parts)
 
 
