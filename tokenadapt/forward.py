@@ -139,8 +139,13 @@ def log_probs_of(head: Head, states: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def sample(model: Any, head: Head, starts: Tensor, options: Sampling) -> tuple[Tensor, Tensor]:
-    """Texts drawn from the model after `starts` (B, S): ids (B, T), and the states that chose them (B, T - S, D)."""
+def sample(
+    model: Any, head: Head, starts: Tensor, options: Sampling, given: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Texts drawn from the model after `starts` (B, S): ids (B, T), and the states that chose them (B, T - S, D).
+
+    `given` (B, P), where not -1, says what stands at positions S, S + 1, ...: beginnings of unequal length.
+    """
     generator = torch.Generator().manual_seed(options.seed)
     ids, feed, past = starts, starts.to(model.device), None
     states = []
@@ -152,6 +157,9 @@ def sample(model: Any, head: Head, starts: Tensor, options: Sampling) -> tuple[T
         edges = logits.softmax(1).cumsum(1)
         point = torch.rand(len(ids), 1, generator=generator, dtype=torch.float64) * edges[:, -1:]
         chosen = torch.searchsorted(edges, point).clamp(max=edges.shape[1] - 1)
+        at = ids.shape[1] - starts.shape[1]
+        if given is not None and at < given.shape[1]:
+            chosen = torch.where(given[:, at, None] >= 0, given[:, at, None], chosen)
         ids, feed = torch.cat([ids, chosen], dim=1), chosen.to(model.device)
     empty = torch.zeros(len(ids), 0, model.base_model.get_input_embeddings().weight.shape[1])
     return ids, torch.stack(states, dim=1) if states else empty

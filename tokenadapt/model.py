@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from tokenadapt.errors import RequestError
 from tokenadapt.forward import BATCH_TOKENS, Head, Kind, Sampling
 from tokenadapt.plan import Role, Table
 from tokenadapt.progress import SILENT, Progress
+
+TEXTS_AT_ONCE = 128  # texts written side by side
 
 
 class SourceModel:
@@ -123,6 +125,31 @@ class SourceModel:
                     out[place] = part.numpy()
                 advance(len(batch.index))
         return out
+
+    def continued(
+        self, prompts: Sequence[Sequence[int]], tokens: int, seed: int = 0
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """For each prompt, in order, a text of `tokens` tokens that the model writes after it, and its states.
+
+        A text begins with the token that begins a text, then its prompt; the states (len(text) - 1, D) float32 are
+        those after each of its tokens but the last, scaled as the model scales its logits.
+        """
+        head = self._head
+        begin = self.start if self.start is not None else next(iter(self.stop), 0)
+        ends = torch.tensor([index for index in self.stop if index != begin], dtype=torch.long)
+        with self.progress.stage("texts of the source model's own", len(prompts), "texts") as advance:
+            for first in range(0, len(prompts), TEXTS_AT_ONCE):
+                part = prompts[first : first + TEXTS_AT_ONCE]
+                given = torch.full((len(part), max(map(len, part))), -1, dtype=torch.long)
+                for row, prompt in enumerate(part):
+                    given[row, : len(prompt)] = torch.as_tensor(prompt, dtype=torch.long)
+                options = Sampling(len(part), tokens, self.sampling.temperature, seed + first)
+                starts = torch.full((len(part), 1), begin, dtype=torch.long)
+                ids, states = forward.sample(self._model, head, starts, options, given)
+                for row, after in zip(ids, states, strict=True):
+                    length = _until(row, ends)
+                    yield row[:length].tolist(), after[: length - 1] * head.scale
+                advance(len(part))
 
     @cached_property
     def _written(self) -> tuple[list[list[int]], torch.Tensor]:

@@ -166,6 +166,40 @@ def make_donor(tokens=NEW, width=5, rows=None):
     return TinyDonor(byte_vocab(own), rows)
 
 
+class TinyModel:
+    """A bigram model: its state after a token is a fixed row, its logits are that row times the table."""
+
+    def __init__(self, rows, begin=0, seed=4):
+        self.rows, self.begin, self.tied = rows.float(), begin, False
+        states = torch.randn(rows.shape, generator=torch.Generator().manual_seed(seed))
+        self.after = torch.cat([states[:, :-1], torch.ones(len(rows), 1)], dim=1)  # they agree in one direction
+
+    def table(self, role):
+        return MemoryTable(self.rows)
+
+    def states(self, sequences, layers):
+        last = torch.stack([self.after[sequence[-1]] for sequence in sequences])
+        return last[:, None].expand(-1, len(layers), -1).numpy()
+
+    def log_probs(self, sequences):
+        logs = torch.log_softmax(self.after @ self.rows.T, 1)
+        return [logs[list(ids[:-1]), list(ids[1:])].numpy() for ids in sequences]
+
+    def continued(self, prompts, tokens, seed=0):
+        drawn, chance = np.random.default_rng(seed), torch.softmax((self.after @ self.rows.T).double(), 1).numpy()
+        for prompt in prompts:
+            ids = [self.begin, *prompt][:tokens]
+            while len(ids) < tokens:
+                ids.append(int(drawn.choice(len(self.rows), p=chance[ids[-1]] / chance[ids[-1]].sum())))
+            yield ids, self.after[ids[:-1]]
+
+    def samples(self):
+        return [ids for ids, _ in self.continued([[]] * 20, 30)]
+
+    def final_states(self):
+        return torch.cat([states for _, states in self.continued([[]] * 20, 30)])
+
+
 TEXTS = ("there the in", "rein there", "theing there thé", "the there\xff thé in there", "in rein thein")
 
 

@@ -1,6 +1,7 @@
 """What holds for every method in the registry; a new line in the table is tested the moment it is written."""
 
 import random
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.methods.problems import NEW, OLD, TEXTS, make_donor, make_problem, vector
-from tokenadapt.methods import METHODS, Chosen
+from tests.methods.problems import NEW, OLD, TEXTS, TinyModel, make_donor, make_problem, vector
+from tokenadapt.methods import METHODS, Chosen, stacked
 from tokenadapt.methods.make import make_rows, run
 from tokenadapt.methods.options import parameters
 from tokenadapt.plan import MemoryTable, Plan, build_table, missing_rows
@@ -62,7 +63,17 @@ def world(name, **options):
         options["donor"] = make_donor(options.get("new", NEW))
     if "corpus" in METHODS[name].needs:
         options["corpus"] = lambda: iter(TEXTS)
-    return make_problem(**options)
+    problem = make_problem(**options)
+    if "model" in METHODS[name].needs:
+        return replace(problem, model=TinyModel(problem.table.tensor))
+    return problem
+
+
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch):
+    """Let methods that fit something do so on the few tokens of these problems."""
+    monkeypatch.setattr(stacked, "FEWEST", 5)
+    monkeypatch.setitem(stacked.TEXTS, "full", 12)
 
 
 @EVERY

@@ -80,6 +80,13 @@ METHODS: Final[dict[str, Method]] = {
             "hybrid",
         ),
         Method("learned", "pieces, corrected by what old tokens and their pieces teach", "this project", (), "learned"),
+        Method(
+            "stacked",
+            "input: learned; output: a mix of rules fitted to what the model itself would write",
+            "this project (stacking: Wolpert 1992)",
+            ("model",),
+            "stacked",
+        ),
         Method("merge", "means down the target's merge tree", "Yamaguchi et al. 2024, arXiv:2406.11477", (), "merge"),
         Method(
             "align",

@@ -1,0 +1,170 @@
+"""`stacked`: positions that both tokenizers share, the fit against brute force, and a mix that is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.methods.problems import TinyModel, byte_vocab, make_problem
+from tokenadapt.methods import mixture, stacked
+from tokenadapt.methods.mixture import Rules, fit
+from tokenadapt.methods.own_text import Observed, canonical, observe, shared_starts
+from tokenadapt.methods.pieces import pieces
+from tokenadapt.methods.statistics import mean_row
+from tokenadapt.plan import Dense, missing_rows
+
+OLD = (None, b"a", b"b", b"c", b"d", b" ", b"ab")
+NEW = (b"abc", b"a", b"b", b"c", b"d", b" ", b"cd", b" ab", b"ad")
+
+
+def bigram_problem(width=8, **more):
+    problem = make_problem(OLD, NEW, role="output", width=width, **more)
+    return replace(problem, model=TinyModel(problem.table.tensor))
+
+
+def some_rules(problem, seen):
+    made = (pieces(problem), stacked._one(problem, 0), stacked._one(problem, -1))
+    return Rules(
+        table=problem.table,
+        made=made,
+        centre=torch.from_numpy(mean_row(problem.table, problem.ordinary)).float(),
+        group=np.clip(problem.segmentation.counts - 2, 0, 1),
+        features=stacked.features(problem, seen),
+        direction=torch.eye(problem.width)[-1],  # the last entry of every state of this model is 1
+        order=canonical(problem),
+    )
+
+
+def test_shared_starts_of_a_text_by_hand():
+    # old: ab|c|d| |ab   new: abc|d| ab; the last new token may go on, so it does not count
+    assert shared_starts(byte_vocab(OLD), byte_vocab(NEW), [6, 3, 4, 5, 6]).tolist() == [[0, 0], [2, 4]]
+
+
+def test_a_character_cut_at_the_end_leaves_the_rest_of_the_text():
+    old, new = (b"a", b"\xc3", b"\xa9"), (b"a", "é".encode())
+    assert shared_starts(byte_vocab(old), byte_vocab(new), [0, 0, 1]).tolist() == [[0, 0]]
+    assert shared_starts(byte_vocab(old), byte_vocab(new), [0, 1, 0]).tolist() == []  # the text is not what was written
+
+
+def test_a_space_that_the_target_puts_before_a_text_moves_no_place():
+    spaced = replace(byte_vocab((b" a", b"b", b"c")), encode=lambda texts: [[0, 1, 2]])
+    assert shared_starts(byte_vocab((b"a", b"b", b"c")), spaced, [0, 1, 2]).tolist() == [[1, 1]]
+
+
+def test_prompts_are_not_counted_and_states_are_those_before_each_token():
+    problem = bigram_problem()
+    seen = observe(problem, 40)
+    assert len(seen.label) > 200
+    written = list(problem.model.continued([], 5))
+    assert written == []
+    after = problem.model.after
+    for row in range(0, len(seen.label), 17):
+        assert (after == seen.states[row]).all(1).any()
+    assert (np.diff(seen.text) >= 0).all()
+
+
+def brute_loss(problem, rows, seen):
+    """Mean cross-entropy over the whole new vocabulary, in numpy."""
+    table = np.zeros((len(NEW), problem.width))
+    how = problem.alignment.source_id
+    table[how >= 0] = problem.table.tensor.numpy()[how[how >= 0]]
+    table[problem.alignment.missing] = rows
+    logits = seen.states.numpy().astype(np.float64) @ table.T
+    top = logits.max(1, keepdims=True)
+    whole = np.log(np.exp(logits - top).sum(1)) + top[:, 0]
+    return float((whole - logits[np.arange(len(seen.label)), seen.label]).mean())
+
+
+def exact_scene(rules, problem, seen):
+    M = len(problem.alignment.missing)
+    return mixture._scene(rules, problem.alignment, seen, np.arange(M), np.ones(M))
+
+
+def test_the_loss_is_the_cross_entropy_over_the_new_vocabulary_where_every_token_is_a_rival():
+    problem = bigram_problem()
+    seen = observe(problem, 30)
+    rules = some_rules(problem, seen)
+    scene = exact_scene(rules, problem, seen)
+    for seed in range(3):
+        point = np.random.default_rng(seed).normal(size=rules.groups * 3 + rules.features.shape[1])
+        weight, bias = mixture._split(point, rules)
+        rows = mixture.Mixture(weight, bias, 0, 0).rows(rules)
+        assert mixture._loss(scene, rules, point)[0] == pytest.approx(brute_loss(problem, rows.numpy(), seen), rel=1e-4)
+
+
+def test_the_gradient_is_that_of_the_loss():
+    problem = bigram_problem()
+    seen = observe(problem, 30)
+    rules = some_rules(problem, seen)
+    scene = exact_scene(rules, problem, seen)
+    point = np.random.default_rng(8).normal(size=rules.groups * 3 + rules.features.shape[1]) / 2
+    slope = mixture._loss(scene, rules, point)[1]
+    for at in range(len(point)):
+        step = np.eye(len(point))[at] * 1e-2
+        rise = mixture._loss(scene, rules, point + step)[0] - mixture._loss(scene, rules, point - step)[0]
+        assert slope[at] == pytest.approx(rise / 2e-2, abs=2e-3)
+
+
+def test_a_known_mix_is_found_again():
+    """Labels drawn under rows 0.7 first + 0.5 last about the mean, bias -3: the fit says as well what comes."""
+    problem = bigram_problem()
+    seen = observe(problem, 30)
+    rules = some_rules(problem, seen)
+    first, last = (missing_rows(problem.table, rules.made[k], 0, 4) - rules.centre for k in (1, 2))
+    truth = rules.centre + 0.7 * first + 0.5 * last - 3 * rules.direction
+    table = torch.zeros(len(NEW), problem.width)
+    source = problem.alignment.source_id
+    table[source >= 0] = problem.table.tensor[source[source >= 0]]
+    table[problem.alignment.missing] = truth
+    states = problem.model.after[1:].repeat(600, 1)
+    chance = torch.softmax(states @ table.T, 1)
+    label = torch.multinomial(chance, 1, generator=torch.Generator().manual_seed(1))[:, 0].numpy()
+    drawn = Observed(states, label, np.arange(len(label)) // 30)
+    found = fit(rules, problem.alignment, drawn, seed=0)
+    best, start = brute_loss(problem, truth.numpy(), drawn), brute_loss(problem, table_rows(rules), drawn)
+    assert start - best > 0.1
+    assert brute_loss(problem, found.rows(rules).numpy(), drawn) - best < 0.05 * (start - best)
+    assert found.after < found.before
+
+
+def table_rows(rules):
+    return missing_rows(rules.table, rules.made[0], 0, len(rules.group)).numpy()
+
+
+def test_a_sample_of_the_rivals_finds_nearly_the_same(monkeypatch):
+    problem = bigram_problem()
+    seen = observe(problem, 60)
+    rules = some_rules(problem, seen)
+    exact = fit(rules, problem.alignment, seen, seed=0)
+    monkeypatch.setattr(mixture, "RIVALS", 3)  # of 4, drawn with replacement
+    sampled = fit(rules, problem.alignment, seen, seed=0)
+    losses = [brute_loss(problem, one.rows(rules).numpy(), seen) for one in (exact, sampled)]
+    first = brute_loss(problem, table_rows(rules), seen)
+    assert losses[0] <= losses[1] < first
+
+
+def test_input_rows_are_the_learned_ones_and_too_little_text_changes_nothing(caplog):
+    problem = bigram_problem()
+    few = stacked.stacked(problem, texts=2)
+    assert "too few" in caplog.text
+    assert isinstance(few, Dense)
+    as_input = stacked.stacked(replace(problem, role="input"))
+    torch.testing.assert_close(few.rows, as_input.rows)
+
+
+def test_the_method_says_better_what_the_model_writes(monkeypatch):
+    monkeypatch.setattr(stacked, "FEWEST", 50)
+    problem = bigram_problem()
+    made = stacked.stacked(problem, texts=200)
+    fresh = observe(replace(problem, seed=9), 100)
+    means = missing_rows(problem.table, pieces(problem), 0, len(made.rows))
+    assert brute_loss(problem, made.rows.numpy(), fresh) < brute_loss(problem, means.numpy(), fresh) - 0.02
+
+
+def test_the_rank_of_a_token_is_that_of_its_merge_or_score():
+    vocab = byte_vocab((b"b", b"ab", b"a", b"aab"))
+    rank = stacked.frequency_rank(vocab)
+    assert rank[0] == rank[2] < rank[1] < rank[3]
+    scored = replace(vocab, merges=None, scores=np.array([-1.0, -9.0, -2.0, -3.0]))
+    assert np.argsort(stacked.frequency_rank(scored)).tolist() == [0, 2, 3, 1]

@@ -1,0 +1,234 @@
+"""Weights of several rules for output rows, fitted to what the model says next: convex, so that one answer exists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokenadapt.methods.own_text import Observed
+from tokenadapt.plan import BLOCK_ROWS, Dense, Plan, Table, missing_rows
+from tokenadapt.progress import SILENT, Progress
+from tokenadapt.vocab.types import Alignment, Ids
+
+Floats = NDArray[np.float64]
+RIVALS: Final = 6144  # missing tokens that stand for all of them in the normaliser
+POSITIONS: Final = 10_240
+PROBED: Final = 1024  # positions that say which missing tokens are likely
+RIDGE: Final = 1e-4  # nats per unit of squared distance from the first guess, per position
+CHUNK: Final = 1024
+STEPS: Final = 80
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Candidate rows about the mean row, and what each missing token's weights and bias depend on."""
+
+    table: Table
+    made: Sequence[Plan | Dense]
+    centre: torch.Tensor  # (D,)
+    group: Ids  # (M,) which set of weights a token takes
+    features: torch.Tensor  # (M, F) of which the bias is a linear function
+    direction: torch.Tensor  # (D,) u
+    order: Ids  # (M,) the missing tokens in an order that does not depend on ids: rivals are drawn in it
+
+    @property
+    def groups(self) -> int:
+        """Number of sets of weights."""
+        return int(self.group.max(initial=0)) + 1
+
+    def candidates(self, first: int, last: int) -> list[torch.Tensor]:
+        """Rows first..last by each rule, about the centre: each (last - first, D)."""
+        return [missing_rows(self.table, made, first, last) - self.centre for made in self.made]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The fitted weights (groups, rules) and bias coefficients (F,); nats per token before and after, held out."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    before: float
+    after: float
+
+    def rows(self, rules: Rules, progress: Progress = SILENT) -> torch.Tensor:
+        """The mixed rows of all missing tokens: (M, D) float32."""
+        total = len(rules.group)
+        out = torch.empty(total, len(rules.centre))
+        share = self.weight.float()[torch.from_numpy(rules.group)]
+        bias = rules.features @ self.bias.float()
+        with progress.stage("mix rows", total, "tokens") as advance:
+            for first in range(0, total, BLOCK_ROWS):
+                last = min(first + BLOCK_ROWS, total)
+                row = rules.centre + bias[first:last, None] * rules.direction
+                for rule, part in enumerate(rules.candidates(first, last)):
+                    row = torch.addcmul(row, share[first:last, rule, None], part)
+                out[first:last] = row
+                advance(last - first)
+        return out
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that the loss needs, once: logits of rivals and of labels under each rule."""
+
+    copied: torch.Tensor  # (n,) log-sum-exp over copied tokens
+    rival: torch.Tensor  # (rules, n, S) logits of the rivals, each rule about the centre
+    offset: torch.Tensor  # (n,) logit of the centre
+    correction: torch.Tensor  # (S,) minus the log of how often a rival was to be expected
+    rival_group: torch.Tensor
+    rival_features: torch.Tensor  # (S, F)
+    own: torch.Tensor  # (rules, m) logits of labels that are missing
+    own_at: torch.Tensor  # (m,) their positions
+    own_group: torch.Tensor
+    own_features: torch.Tensor  # (m, F)
+    known: float  # sum of the logits of labels that are copied
+
+
+def fit(rules: Rules, alignment: Alignment, seen: Observed, *, seed: int, progress: Progress = SILENT) -> Mixture:
+    """The weights of least cross-entropy over the new vocabulary at the positions seen; every tenth text is held out.
+
+    The first guess is the first rule alone, without bias. Missing tokens are many: a sample of them, drawn by how
+    likely the first guess makes them, stands for all in the normaliser (importance sampling, Bengio and Senecal 2008).
+    """
+    held = seen.text % 10 == 0
+    drawn = np.random.default_rng(seed)
+    teach, check = (_some(np.flatnonzero(part), count, drawn) for part, count in ((~held, POSITIONS), (held, 2048)))
+    with progress.stage("fit the rules to the model's own texts", STEPS, "steps") as advance:
+        rivals, expected = _rivals(rules, alignment, seen.take(teach[:PROBED]), drawn)
+        scene = _scene(rules, alignment, seen.take(teach), rivals, expected)
+        start = np.zeros(rules.groups * len(rules.made) + rules.features.shape[1])
+        start[: rules.groups * len(rules.made) : len(rules.made)] = 1.0
+        found = _minimise(scene, rules, start, advance)
+        other = _scene(rules, alignment, seen.take(check), rivals, expected) if len(check) else scene
+    before, after = (_loss(other, rules, point)[0] for point in (start, found))
+    weight, bias = _split(found, rules)
+    return Mixture(weight, bias, before, after)
+
+
+def _some(index: Ids, count: int, drawn: np.random.Generator) -> Ids:
+    return np.sort(drawn.permutation(index)[:count])
+
+
+def _minimise(scene: Scene, rules: Rules, start: Floats, advance: object) -> Floats:
+    from scipy.optimize import minimize
+
+    def loss(point: Floats) -> tuple[float, Floats]:
+        value, slope = _loss(scene, rules, point)
+        away = point - start
+        return value + RIDGE * float(away @ away), slope + 2 * RIDGE * away
+
+    done = minimize(
+        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "ftol": 1e-7},
+        callback=lambda _: advance(1),  # type: ignore[operator]
+    )  # fmt: skip
+    return np.asarray(done.x, dtype=np.float64)
+
+
+def _split(point: Floats, rules: Rules) -> tuple[torch.Tensor, torch.Tensor]:
+    cut = rules.groups * len(rules.made)
+    return torch.from_numpy(point[:cut].reshape(rules.groups, -1).copy()), torch.from_numpy(point[cut:].copy())
+
+
+@torch.inference_mode()
+def _rivals(rules: Rules, alignment: Alignment, seen: Observed, drawn: np.random.Generator) -> tuple[Ids, Floats]:
+    """Missing tokens drawn with replacement, (S,), and how often each was to be expected; few stand for themselves."""
+    if len(rules.group) <= RIVALS:
+        return np.arange(len(rules.group)), np.ones(len(rules.group))
+    copied = _log_copied(rules.table, alignment, seen.states)
+    mass = torch.zeros(len(rules.group), dtype=torch.float64)
+    for first in range(0, len(mass), BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, len(mass))
+        rows = missing_rows(rules.table, rules.made[0], first, last)
+        odds = (seen.states @ rows.T - copied[:, None]).clamp(max=0).exp()
+        mass[first:last] = odds.double().sum(0)
+    even = torch.full_like(mass, 1 / len(mass))
+    root = mass.sqrt()
+    chance = 0.3 * mass / mass.sum().clamp(min=1e-300) + 0.4 * root / root.sum().clamp(min=1e-300) + 0.3 * even
+    share = (chance / chance.sum()).numpy()
+    index = np.sort(rules.order[drawn.choice(len(share), RIVALS, p=share[rules.order])])
+    return index, RIVALS * share[index]
+
+
+@torch.inference_mode()
+def _log_copied(table: Table, alignment: Alignment, states: torch.Tensor) -> torch.Tensor:
+    """Log of the summed exponentials of the copied tokens' logits: (n,)."""
+    ids = alignment.source_id[alignment.source_id >= 0]
+    total = torch.full((len(states),), -torch.inf)
+    for first in range(0, len(ids), BLOCK_ROWS):
+        rows = table.rows(ids[first : first + BLOCK_ROWS]).float()
+        for at in range(0, len(states), CHUNK):
+            part = torch.logsumexp(states[at : at + CHUNK] @ rows.T, 1)
+            total[at : at + CHUNK] = torch.logaddexp(total[at : at + CHUNK], part)
+    return total
+
+
+@torch.inference_mode()
+def _scene(rules: Rules, alignment: Alignment, seen: Observed, rivals: Ids, expected: Floats) -> Scene:
+    place = np.full(len(alignment.how), -1, dtype=np.int64)
+    place[alignment.missing] = np.arange(len(rules.group))
+    label = place[seen.label]
+    at = np.flatnonzero(label >= 0)
+    wanted, where = np.unique(np.concatenate([rivals, label[at]]), return_inverse=True)
+    chosen = _gather(rules, wanted)
+    rival = torch.stack([seen.states @ rows[where[: len(rivals)]].T for rows in chosen])
+    own = torch.stack([(seen.states[at] * rows[where[len(rivals) :]]).sum(1) for rows in chosen])
+    offset = seen.states @ rules.centre
+    old = np.flatnonzero(label < 0)
+    rows = rules.table.rows(alignment.source_id[seen.label[old]]).float()
+    return Scene(
+        copied=_log_copied(rules.table, alignment, seen.states),
+        rival=rival,
+        offset=offset,
+        correction=-torch.from_numpy(np.log(expected)).float(),
+        rival_group=torch.from_numpy(rules.group[rivals]),
+        rival_features=rules.features[rivals],
+        own=own,
+        own_at=torch.from_numpy(at),
+        own_group=torch.from_numpy(rules.group[label[at]]),
+        own_features=rules.features[label[at]],
+        known=float((seen.states[old] * rows).sum().double()),
+    )
+
+
+def _gather(rules: Rules, index: Ids) -> list[torch.Tensor]:
+    """Rows of some missing tokens (ascending) by each rule: reads block by block."""
+    parts: list[list[torch.Tensor]] = [[] for _ in rules.made]
+    for first in range(0, len(rules.group), BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, len(rules.group))
+        inside = index[(index >= first) & (index < last)] - first
+        if len(inside):
+            for found, rows in zip(parts, rules.candidates(first, last), strict=True):
+                found.append(rows[torch.from_numpy(inside)])
+    return [torch.cat(found) for found in parts]
+
+
+@torch.inference_mode()
+def _loss(scene: Scene, rules: Rules, point: Floats) -> tuple[float, Floats]:
+    """Mean cross-entropy in nats and its gradient."""
+    weight, bias = (part.float() for part in _split(point, rules))
+    share, lift = weight[scene.rival_group].T, scene.rival_features @ bias + scene.correction  # (rules, S), (S,)
+    n, total = len(scene.offset), 0.0
+    slope = torch.zeros(len(rules.made), len(lift), dtype=torch.float64)
+    press = torch.zeros(len(lift), dtype=torch.float64)
+    for at in range(0, n, CHUNK):
+        part = slice(at, at + CHUNK)
+        logit = torch.einsum("kns,ks->ns", scene.rival[:, part], share) + lift + scene.offset[part, None]
+        whole = torch.logaddexp(scene.copied[part], torch.logsumexp(logit, 1))
+        total += float(whole.double().sum())
+        chance = (logit - whole[:, None]).exp()
+        press += chance.sum(0).double()
+        slope += torch.einsum("kns,ns->ks", scene.rival[:, part], chance).double()
+    own_share = weight[scene.own_group].T
+    own = (scene.own * own_share).sum(0) + scene.own_features @ bias + scene.offset[scene.own_at]
+    total -= float(own.double().sum()) + scene.known
+    by_weight = torch.zeros(rules.groups, len(rules.made), dtype=torch.float64)
+    by_weight.index_add_(0, scene.rival_group, slope.T.contiguous())
+    by_weight.index_add_(0, scene.own_group, -scene.own.T.double().contiguous())
+    by_bias = scene.rival_features.T.double() @ press - scene.own_features.double().sum(0)
+    gradient = torch.cat([by_weight.ravel(), by_bias]).numpy() / n
+    return total / n, gradient

@@ -1,0 +1,142 @@
+"""Output rows mixed from several rules, with weights that the source model's own texts decide."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Final, Literal
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+
+from tokenadapt.finishing import bias_direction
+from tokenadapt.methods import ragged
+from tokenadapt.methods.learned import learned
+from tokenadapt.methods.merge import merges_of
+from tokenadapt.methods.mixture import Rules, fit
+from tokenadapt.methods.options import Bound, Share
+from tokenadapt.methods.own_text import Observed, canonical, observe
+from tokenadapt.methods.pieces import pieces, readable
+from tokenadapt.methods.statistics import mean_row
+from tokenadapt.plan import BLOCK_ROWS, Dense, Plan, Problem, Table
+from tokenadapt.vocab.types import ByteVocab, Segmentation
+
+log = logging.getLogger(__name__)
+
+TEXTS: Final = {"low": 384, "full": 1536}  # how many the source model writes
+GROUPS: Final = 6  # one piece, two, ... and this many or more: each with weights of its own
+FEWEST: Final = 500  # positions below which nothing is fitted
+COMMON: Final = 2048  # positions over which an old token's mean probability is taken
+
+
+def stacked(
+    problem: Problem,
+    *,
+    effort: Literal["low", "full"] = "full",
+    texts: Annotated[int, Bound(0)] = 0,
+    share: Share = 1.0,
+) -> Plan | Dense:
+    """Input rows as `learned`; output rows a mix of the mean, first and last piece and `learned`, plus a bias.
+
+    The source model writes texts, prompted by missing tokens; the target tokenizer reads them. The weights of the
+    rules (a set for each number of pieces) and the coefficients of the bias are those under which the new output table
+    says best what came next: a convex problem of some 40 unknowns (stacking, Wolpert 1992). The bias goes along the
+    direction in which all states agree; it is linear in the number of pieces and of bytes, the token's rank in the
+    target's merges or scores, and the mean log-probability of its pieces. `texts` 0 is what `effort` says.
+    """
+    corrected = learned(problem, share=share)
+    tied = problem.model is not None and problem.model.tied
+    if problem.role == "input" and not tied:
+        return corrected
+    seen = observe(problem, texts or TEXTS[effort])
+    if len(seen.label) < FEWEST:
+        log.warning("stacked: the model's own texts give only %d positions, too few to fit to", len(seen.label))
+        return corrected
+    direction = bias_direction(seen.states)
+    rules = Rules(
+        table=problem.table,
+        made=(pieces(problem), *(_one(problem, at) for at in (0, -1)), corrected),
+        centre=torch.from_numpy(mean_row(problem.table, problem.ordinary)).float(),
+        group=np.clip(problem.segmentation.counts - 1, 0, GROUPS - 1),
+        features=features(problem, seen),
+        order=canonical(problem),
+        direction=direction,
+    )
+    mixture = fit(rules, problem.alignment, seen, seed=problem.seed, progress=problem.progress)
+    problem.progress.note(
+        f"stacked: {mixture.before:.3f} nats a token with the mean of the pieces, {mixture.after:.3f} with the mix "
+        f"(held-out texts of the model's own)"
+    )
+    if mixture.after >= mixture.before:
+        log.warning("stacked: the mix is no better on held-out texts; the learned rows stay")
+        return corrected
+    return Dense(mixture.rows(rules, problem.progress), np.asarray(readable(problem).counts == 0))
+
+
+def _one(problem: Problem, which: Literal[0, -1] | int) -> Plan:
+    """The first (0) or last (-1) piece alone; an empty run where there is none."""
+    cut = readable(problem)
+    full = np.flatnonzero(cut.counts)
+    at = cut.start[:-1][full] if which == 0 else cut.start[1:][full] - 1
+    start = np.concatenate([[0], np.cumsum(cut.counts > 0)]).astype(np.int64)
+    return Plan(start, cut.piece[at], np.ones(len(at), np.float32))
+
+
+def features(problem: Problem, seen: Observed) -> torch.Tensor:
+    """What the bias of a missing token may depend on: (M, GROUPS + 8), each column of mean square near 1 or less."""
+    cut, missing = readable(problem), problem.alignment.missing
+    count = np.clip(cut.counts, 1, GROUPS)
+    texts = [problem.target.token_bytes[index] or b"" for index in missing.tolist()]
+    rank = frequency_rank(problem.target)[missing]
+    common = mean_log_probability(problem.table, seen.states[:: max(1, len(seen.states) // COMMON)])
+    columns = [
+        *(count == size for size in range(1, GROUPS + 1)),
+        np.log(np.maximum(1, [len(text) for text in texts])) - 1.5,
+        rank,
+        rank**2 / 2,
+        *_of_pieces(common, cut),
+        [text[:1] == b" " for text in texts],
+        [text.isascii() for text in texts],
+    ]
+    return torch.from_numpy(np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1))
+
+
+def _of_pieces(value: np.ndarray, cut: Segmentation) -> list[np.ndarray]:
+    """A value per old token at each run's first and last piece, and its mean over the run; 0 for an empty run."""
+    full = np.flatnonzero(cut.counts)
+    found = [np.zeros(len(cut.counts)) for _ in range(3)]
+    found[0][full] = value[cut.piece[cut.start[:-1][full]]]
+    found[1][full] = value[cut.piece[cut.start[1:][full] - 1]]
+    found[2][full] = ragged.sums(value[cut.piece].astype(np.float64), cut.start)[full] / cut.counts[full]
+    return found
+
+
+def frequency_rank(vocab: ByteVocab) -> np.ndarray:
+    """Log of each token's rank by expected frequency over the number of tokens: (V,), near 0 for the rarest.
+
+    The order of the merges where there are merges (tokens without one stand first), that of the scores where there are
+    scores, else all alike. Ids play no part.
+    """
+    rank = np.zeros(len(vocab))
+    if vocab.merges is not None:
+        made = merges_of(vocab)[2][::-1]
+        rank[made] = np.arange(len(made), 0, -1)  # the first merge of a token is written last
+    elif vocab.scores is not None:
+        rank = rankdata(-vocab.scores, method="min")
+    return np.asarray(np.log((rank + 100) / (len(vocab) + 100)))
+
+
+@torch.inference_mode()
+def mean_log_probability(table: Table, states: torch.Tensor) -> np.ndarray:
+    """Log of every old token's mean probability over some states, brought near 0: (V_old,)."""
+    V = table.shape[0]
+    blocks = [(first, min(first + BLOCK_ROWS, V)) for first in range(0, V, BLOCK_ROWS)]
+    norm = torch.full((len(states),), -torch.inf)
+    for first, last in blocks:
+        rows = table.rows(np.arange(first, last)).float()
+        norm = torch.logaddexp(norm, torch.logsumexp(states @ rows.T, 1))
+    mean = [
+        (states @ table.rows(np.arange(first, last)).float().T - norm[:, None]).exp().mean(0) for first, last in blocks
+    ]
+    found: np.ndarray = torch.log(torch.cat(mean) + 1e-7).numpy() / 4 + 2
+    return found
