@@ -67,7 +67,7 @@ class Run:
 
 def pairs(long: bool) -> dict[str, Pair]:
     """What is measured: short on a CPU, long where there is a GPU."""
-    short = {"held_out_bytes": 24_000, "step_tokens": 2048}
+    short = {"held_out_bytes": 24_000}
     return {
         "stories15m": Pair("stories15m", "own", 2_000_000 if long else 200_000, {"self_generated": 400_000}),
         "pocket": Pair("pocket", "own", 2_000_000 if long else 200_000, {"held_out_bytes": 32_768}),
@@ -109,7 +109,7 @@ def make(run: Run, pair: Pair, arguments: argparse.Namespace) -> dict[str, Any]:
             train=run.train,
             tokens=run.tokens,
             closed_form=run.closed_form,
-            every=max(1, run.tokens // pair.options.get("step_tokens", 4096) // 8),
+            every=max(1, run.tokens // 1024 // 8),
             verify="tables",
             overwrite=True,
             resume=(arguments.work / ".out.calibration").exists() and same_run(arguments.work, run),

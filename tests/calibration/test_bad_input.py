@@ -104,7 +104,7 @@ def test_a_run_goes_on_only_with_the_same_options(tied_swap, corpus, tmp_path):
     Desk.of(tmp_path / "out").begin(request.binding(), {"dtype": "float32", "data": "other texts"})
     with pytest.raises(RequestError, match="--resume"):
         calibrate(request)
-    with pytest.raises(RequestError, match=r"lr 0\.003.*0\.5"):
+    with pytest.raises(RequestError, match=r"lr 0\.05.*0\.5"):
         calibrate(dataclasses.replace(request, resume=True, lr=0.5))
     with pytest.raises(RequestError, match="data are not those"):
         calibrate(dataclasses.replace(request, resume=True))

@@ -24,7 +24,7 @@ from tokenadapt.vocab.types import How
 
 
 def options(swap, corpus, out, **more):
-    given = {"steps": 4, "step_tokens": 200, "batch_tokens": 256, "every": 2, "lr": 3e-3, "dtype": "float32"}
+    given = {"steps": 4, "step_tokens": 200, "batch_tokens": 256, "every": 2, "lr": 0.05, "dtype": "float32"}
     given |= {"device": "cpu", "verify": "tables", "closed_form": False, "held_out_bytes": 600, "context": 64}
     return CalibrationOptions(str(swap[1]), str(out), data=(str(corpus),), **{**given, **more})
 
@@ -159,7 +159,7 @@ def test_a_broken_loss_stops_keeps_the_best_and_names_the_batch(tied_swap, corpu
 
 
 def test_it_stops_when_nothing_improves(tied_swap, corpus, tmp_path):
-    told = calibrate(options(tied_swap, corpus, tmp_path / "out", steps=50, lr=3.0, every=1, patience=2))
+    told = calibrate(options(tied_swap, corpus, tmp_path / "out", steps=50, lr=90.0, every=1, patience=2))
     assert told.curve[-1].step == told.best.step + 2
     assert "2 measurements" in told.why
 

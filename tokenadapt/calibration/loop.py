@@ -77,7 +77,7 @@ class Loop:
 
     def __init__(self, tools: Tools, options: CalibrationOptions, budget: Budget, reference: float) -> None:
         self.tools, self.options, self.budget, self.reference = tools, options, budget, reference
-        self.optimizer = torch.optim.AdamW(tools.trained.list(), lr=options.lr, betas=_BETAS, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(tools.trained.groups(options.lr), betas=_BETAS, weight_decay=0.0)
         self.losses: dict[str, float] = {}
 
     def run(self, state: RunState) -> Ended:
@@ -139,7 +139,7 @@ class Loop:
         tools, options = self.tools, self.options
         examples, place = tools.order.step(state.place, options.step_tokens)
         tokens = sum(one.scored for one in examples)
-        parameters = tools.trained.list()
+        parameters = tools.trained.in_order()
         for parameter in parameters:
             parameter.grad = None
         self.losses = tools.lesson.gradients(examples, tools.group)
@@ -150,7 +150,7 @@ class Loop:
             raise BrokenLossError(f"The gradient is no number on the batch of {names[:300]}.", "Lower --lr.")
         after = replace(state, step=state.step + 1, tokens=state.tokens + tokens, place=place)
         for group in self.optimizer.param_groups:
-            group["lr"] = options.lr * rate(self.budget.used(after), options.schedule, options.warmup)
+            group["lr"] = group["highest"] * rate(self.budget.used(after), options.schedule, options.warmup)
         self.optimizer.step()
         spent = tools.group.sum(torch.tensor([time.perf_counter() - began], dtype=torch.float64).numpy())
         return replace(after, seconds=state.seconds + float(spent[0]) / tools.group.size)

@@ -50,13 +50,13 @@ class CalibrationOptions:
     steps: int | None = None
     tokens: int | None = None
     minutes: float | None = None
-    lr: float = 1e-3
+    lr: float = 0.1  # of the root mean square of a table's numbers
     schedule: str = "cosine"
     warmup: float = 0.05
     clip: float = 1.0
-    step_tokens: int = 4096
+    step_tokens: int = 1024
     batch_tokens: int = 2048
-    every: int = 25
+    every: int = 50
     save_every: int | None = None
     patience: int = 0
     seed: int = 0

@@ -36,6 +36,7 @@ class SplitTable(nn.Module):
         place[order] = torch.arange(rows)
         self.register_buffer("frozen", _gather(table, kept, dtype))
         self.trained = nn.Parameter(_gather(table, self.ids, torch.float32))
+        self.size = _typical_size(self.frozen, self.trained)
         self.register_buffer("place", place)
         self.register_buffer("order", order)
         self.register_buffer("bias", None if bias is None else bias.float().reshape(-1)[order])
@@ -63,6 +64,14 @@ class SplitTable(nn.Module):
     def current(self) -> Tensor:
         """The trained rows in the order of `ids`, on the CPU: (M, D) float32."""
         return self.trained.detach().float().cpu()
+
+
+def _typical_size(*parts: Tensor) -> float:
+    """Root mean square of all numbers, by which a step of training is measured."""
+    total = sum(
+        float(part.detach()[first:last].float().square().sum()) for part in parts for first, last in _blocks(len(part))
+    )
+    return float((total / max(1, sum(part.numel() for part in parts))) ** 0.5)
 
 
 def _gather(table: Table, ids: Ids, dtype: torch.dtype) -> Tensor:

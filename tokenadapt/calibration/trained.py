@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from tokenadapt.calibration.speaker import Speaker
+
+_LAYERS: Final = 0.005  # by what a rate is multiplied for norms and adapters
 
 
 class Trained:
@@ -16,10 +19,16 @@ class Trained:
     def __init__(self, student: Speaker, more: Mapping[str, nn.Parameter] | None = None) -> None:
         rows = {f"rows.{role}": table.trained for role, table in student.tables().items()}
         self.parameters: dict[str, nn.Parameter] = {**rows, **(more or {})}
+        self.sizes = [table.size for table in student.tables().values()] + [_LAYERS] * len(more or {})
 
-    def list(self) -> list[nn.Parameter]:
+    def in_order(self) -> list[nn.Parameter]:
         """The parameters in a fixed order."""
         return list(self.parameters.values())
+
+    def groups(self, lr: float) -> list[dict[str, Any]]:
+        """Groups of an optimizer: a rate is a share of the typical size of a table's numbers."""
+        found = zip(self.in_order(), self.sizes, strict=True)
+        return [{"params": [parameter], "lr": lr * size, "highest": lr * size} for parameter, size in found]
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copies on the CPU."""

@@ -35,8 +35,8 @@ def data_options(command: Any) -> Any:
         click.option("--bos", type=click.Choice(["as-trained", "always", "never"]), help="Begin token before it."),
         click.option("--objective", metavar="NAME=W,...", help="hidden, logits, bytes, attention, text, with weights."),
         click.option("--train", type=click.Choice(TRAIN), help="What is trained.  [default: new]"),
-        click.option("--lr", type=float, help="Highest learning rate."),
-        click.option("--step-tokens", type=int, help="Tokens of one step.  [default: 4096]"),
+        click.option("--lr", type=float, help="Highest rate, as a share of a table's typical number.  [default: 0.1]"),
+        click.option("--step-tokens", type=int, help="Tokens of one step.  [default: 1024]"),
         click.option("--batch-tokens", type=int, help="Tokens read at a time; bounds memory.  [default: 2048]"),
         click.option("--seed", type=int, help="[default: 0]"),
         click.option("--device", metavar="NAME", help="cpu, or a GPU if there is one.  [default: a GPU if any]"),
@@ -59,7 +59,7 @@ def data_options(command: Any) -> Any:
 @click.option("--schedule", type=click.Choice(["cosine", "constant"]), help="How the rate falls.  [default: cosine]")
 @click.option("--warmup", type=float, help="Share of the budget in which the rate rises.")
 @click.option("--clip", type=float, help="Longest gradient.  [default: 1]")
-@click.option("--every", type=int, metavar="N", help="Measure on held-out text every N steps.  [default: 25]")
+@click.option("--every", type=int, metavar="N", help="Measure on held-out text every N steps.  [default: 50]")
 @click.option("--save-every", type=int, metavar="N", help="Save the state every N steps.  [default: as --every]")
 @click.option("--patience", type=int, metavar="N", help="Stop when N measurements brought nothing; 0: never.")
 @click.option(
