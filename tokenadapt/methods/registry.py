@@ -81,6 +81,13 @@ METHODS: Final[dict[str, Method]] = {
         ),
         Method("learned", "pieces, corrected by what old tokens and their pieces teach", "this project", (), "learned"),
         Method(
+            "chain",
+            "output: first piece and mean, biased by the source's log-probability of the rest",
+            "this project",
+            ("model",),
+            "chain",
+        ),
+        Method(
             "stacked",
             "input: learned; output: a mix of rules fitted to what the model itself would write",
             "this project (stacking: Wolpert 1992)",
