@@ -10,6 +10,7 @@ import torch
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertLMHeadModel,
     CohereConfig,
     CohereForCausalLM,
     Gemma2Config,
@@ -215,6 +216,13 @@ def test_a_masked_score_needs_a_mask_token(known):
     model, encoder = known
     with pytest.raises(RequestError, match="no mask token"):
         score_documents(model, encoder, [Text("ab")], ScoreOptions(kind="masked"))
+
+
+def test_an_encoder_is_no_causal_model():
+    config = BertConfig(vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    with pytest.raises(RequestError, match="no causal model"):
+        Scorer(BertLMHeadModel(config))
+    assert Scorer(BertForMaskedLM(config), masked=True).vocab == 50
 
 
 def test_ids_beyond_the_rows_are_refused(tokenizers):

@@ -147,7 +147,22 @@ class Scorer:
                 close = False
             if not close:
                 self.body = None
+        if not self.masked:
+            self._check_causal(whole)
         return int(whole.shape[-1])
+
+    def _check_causal(self, whole: Tensor) -> None:
+        """Refuse a model that reads what comes after a token, an encoder loaded as a causal model for one."""
+        probe = Batch(np.array([[0, 1, 1, 1]]), np.array([4]), np.arange(4), np.arange(4))
+        moved = (self.model(**self._inputs(probe)).logits[0].float() - whole).abs().amax(dim=1).cpu()
+        noise = (
+            1e-3 if next(self.model.parameters()).dtype == torch.float32 else 0.1
+        )  # experts' rounding, of half types
+        if float(moved[:3].max()) > noise * float(moved[3]):
+            raise RequestError(
+                "The model's answer at a token changes with the tokens after it: it is no causal model.",
+                "Score a masked model with --masked.",
+            )
 
 
 class _States(BaseModelOutputWithPast):  # type: ignore[misc]  # transformers is untyped

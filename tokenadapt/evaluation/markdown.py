@@ -54,8 +54,9 @@ def notes(result: EvalResult) -> list[str]:
     lines = []
     if result.interrupted:
         lines.append(f"PARTIAL: interrupted; {shared:,} of {len(texts):,} documents are compared.")
+    ending = "s" * (len(texts) > 1)
     lines.append(
-        f"{len(texts):,} documents, {int(texts.nbytes.sum()):,} bytes, {score.kind} models, {score.windows} windows; "
+        f"{len(texts):,} document{ending}, {int(texts.nbytes.sum()):,} bytes, {score.kind} models, {score.windows} windows; "
         f"reference tokenizer {result.reference}."
     )
     for model in result.models:
@@ -63,7 +64,7 @@ def notes(result: EvalResult) -> list[str]:
         budget = f"{facts.get('context_bytes')} bytes" if facts.get("context_bytes") else f"{facts['context']} tokens"
         line = f"{model.name}: {facts['dtype']} on {facts['device']}, context {budget}, begin token {facts['begin']}"
         if strange := int((model.scored & ~model.exact).sum()):
-            line += f"; its tokenizer does not give back {strange:,} documents (scored on what it made of them)"
+            line += f"; its tokenizer does not give back {strange:,} of them (scored on what it made of it)"
         if clipped := facts.get("clipped_windows"):
             line += f"; {clipped} windows were cut to the model's {facts['positions']} positions"
         lines.append(line + ".")
