@@ -67,12 +67,14 @@ class Run:
 
 def pairs(long: bool) -> dict[str, Pair]:
     """What is measured: short on a CPU, long where there is a GPU."""
-    short = {"held_out_bytes": 24_000}
+    short = {"held_out_bytes": 12_000, "every": 8}
     return {
-        "stories15m": Pair("stories15m", "own", 2_000_000 if long else 200_000, {"self_generated": 400_000}),
-        "pocket": Pair("pocket", "own", 2_000_000 if long else 200_000, {"held_out_bytes": 32_768}),
-        "smollm2-qwen3": Pair("smollm2", "qwen3", 5_000_000 if long else 40_000, {} if long else short),
-        "smollm2-gemma3": Pair("smollm2", "gemma3", 5_000_000 if long else 40_000, {} if long else short),
+        "stories15m": Pair(
+            "stories15m", "own", 2_000_000 if long else 100_000, {"self_generated": 400_000, "held_out_bytes": 32_768}
+        ),
+        "pocket": Pair("pocket", "own", 2_000_000 if long else 100_000, {"held_out_bytes": 32_768}),
+        "smollm2-qwen3": Pair("smollm2", "qwen3", 5_000_000 if long else 16_384, {} if long else short),
+        "smollm2-gemma3": Pair("smollm2", "gemma3", 5_000_000 if long else 16_384, {} if long else short),
     }
 
 
@@ -85,6 +87,8 @@ def runs(name: str, pair: Pair) -> Iterator[Run]:
     if small:
         yield Run(name, "hybrid", MIX, "new", pair.tokens, False)
         yield Run(name, "hybrid", MIX, "rows", pair.tokens, True)
+    if name == "stories15m":
+        yield Run(name, "hybrid", MIX, "new", 2_000_000, True)
     for method in ("learned", "pieces") if small else ():
         yield Run(name, method, MIX, "new", pair.tokens, True)
 
@@ -109,12 +113,16 @@ def make(run: Run, pair: Pair, arguments: argparse.Namespace) -> dict[str, Any]:
             train=run.train,
             tokens=run.tokens,
             closed_form=run.closed_form,
-            every=max(1, run.tokens // 1024 // 8),
+            every=pair.options.get("every", max(1, run.tokens // 1024 // 8)),
             verify="tables",
             overwrite=True,
             resume=(arguments.work / ".out.calibration").exists() and same_run(arguments.work, run),
             restart=(arguments.work / ".out.calibration").exists() and not same_run(arguments.work, run),
-            **{key: value for key, value in pair.options.items() if key != "self_generated" or not data},
+            **{
+                key: value
+                for key, value in pair.options.items()
+                if key != "every" and (key != "self_generated" or not data)
+            },
         ),
         PlainProgress(),
     )
@@ -144,11 +152,11 @@ def texts(name: str, arguments: argparse.Namespace) -> tuple[tuple[str, ...], tu
 
 
 def beginning(arguments: argparse.Namespace, kind: str) -> Path:
-    """The first 6,000 bytes of an evaluation text: as much of each kind."""
+    """The first 3,000 bytes of an evaluation text: as much of each kind."""
     place = arguments.work / "held_out" / f"{kind}.txt"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        raw = (arguments.texts / "eval" / f"{kind}.txt").read_bytes()[:6000]
+        raw = (arguments.texts / "eval" / f"{kind}.txt").read_bytes()[:3000]
         place.write_text(raw.decode(errors="ignore"), encoding="utf-8")
     return place
 

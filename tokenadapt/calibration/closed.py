@@ -31,9 +31,9 @@ from tokenadapt.calibration.trained import Trained
 from tokenadapt.finishing import bias_direction
 from tokenadapt.progress import SILENT, Progress
 
-TOKENS: Final = 16_384  # that are read for it
-JUDGES: Final = 4_096  # that judge it
-_ROUNDS: Final = 4  # of the bias: all tokens share one normaliser
+TOKENS: Final = 8_192  # that are read for it
+JUDGES: Final = 2_048  # that judge it
+_ROUNDS: Final = 3  # of the bias: all tokens share one normaliser
 _PRIOR: Final = 1.0  # k: occurrences that every token is given
 _RIDGE: Final = 8.0  # in occurrences, of input rows
 _DAMPING: Final = 128.0  # the same of output rows: a Newton step over few texts goes far astray

@@ -30,7 +30,7 @@ def own_texts(
     prompts = _prompts(pair, options)
     positions = min(teacher.body.positions, 1024)
     manner = Manner(round(tokens * _SPARE), positions, options.temperature, options.seed)
-    key = key_of(fingerprint(pair), manner, prompts, teacher.output.frozen.dtype)
+    key = key_of(fingerprint(pair), manner, prompts)
     kept = kept or shelf()
     found = kept.get(key)
     if found is None:

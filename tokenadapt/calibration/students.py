@@ -80,10 +80,10 @@ def choose_dtype(options: CalibrationOptions, pair: Pair, device: torch.device) 
 
 
 def _seconds(dtype: torch.dtype, width: int) -> float:
-    """The best of three runs of a layer-like product."""
+    """The best of several runs of a layer-like product."""
     x, w = torch.ones(512, width, dtype=dtype), torch.ones(width, 4 * width, dtype=dtype)
     best = float("inf")
-    for _ in range(4):
+    for _ in range(10):
         began = time.perf_counter()
         torch.mm(torch.mm(x, w), w.T)
         best = min(best, time.perf_counter() - began)

@@ -157,7 +157,7 @@ def shelf() -> Shelf:
     return Shelf(Path(platformdirs.user_cache_dir("tokenadapt")) / "texts")
 
 
-def key_of(model: str, manner: Manner, prompts: Sequence[Sequence[int]], dtype: torch.dtype) -> str:
-    """What written texts depend on, as a name."""
-    what = {"model": model, **asdict(manner), "prompts": [list(prompt) for prompt in prompts], "dtype": str(dtype)}
+def key_of(model: str, manner: Manner, prompts: Sequence[Sequence[int]]) -> str:
+    """What written texts depend on, as a name. The type that computed them is no part of it: texts are kept as text."""
+    what = {"model": model, **asdict(manner), "prompts": [list(prompt) for prompt in prompts]}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
