@@ -56,8 +56,8 @@ def notes(result: EvalResult) -> list[str]:
         lines.append(f"PARTIAL: interrupted; {shared:,} of {len(texts):,} documents are compared.")
     ending = "s" * (len(texts) > 1)
     lines.append(
-        f"{len(texts):,} document{ending}, {int(texts.nbytes.sum()):,} bytes, {score.kind} models, {score.windows} windows; "
-        f"reference tokenizer {result.reference}."
+        f"{len(texts):,} document{ending}, {int(texts.nbytes.sum()):,} bytes, {score.kind} models, "
+        f"{score.windows} windows; reference tokenizer {result.reference}."
     )
     for model in result.models:
         facts = model.facts
