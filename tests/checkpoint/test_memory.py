@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tokenadapt.checkpoint.shards import make_header
+from tokenadapt.checkpoint.source import open_source
+from tokenadapt.errors import TokenAdaptError
 
 ROWS, WIDTH = 64_000, 1024  # 131 MB in bfloat16
 PROGRAM = """
@@ -25,7 +30,6 @@ def used():
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 torch.set_num_threads(1)
-tables._KEEP = 8 << 20
 source, out = open_source(Path(sys.argv[1])), Path(sys.argv[2])
 table, before = source.table("input"), used()
 def blocks():
@@ -64,3 +68,22 @@ def test_a_table_is_rewritten_in_less_memory_than_it_has(sparse, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert int(done.stdout) < 110e6
     assert (out / "model.safetensors").stat().st_size == (sparse / "model.safetensors").stat().st_size
+
+
+def test_rows_are_those_of_the_file_in_any_order(sparse):
+    source = open_source(sparse)
+    ref = source.tables["input"]
+    drawn = np.random.default_rng(0).integers(0, 1 << 15, (ROWS, WIDTH), dtype=np.int16)
+    with source.path_of(ref).open("r+b") as file:
+        file.seek(ref.offset)
+        file.write(drawn.tobytes())
+    table = source.table("input")
+    for wanted in ([], [0], [ROWS - 1], [5, 6, 7, 9, 3, 3, 4], [ROWS - 1, 0]):
+        ids = np.array(wanted, dtype=np.int64)
+        assert np.array_equal(table.rows(ids).view(torch.int16).numpy(), drawn[ids])
+    for ids in ([-1], [0, ROWS]):
+        with pytest.raises(IndexError):
+            table.rows(np.array(ids))
+    os.truncate(source.path_of(ref), ref.offset + 10)
+    with pytest.raises(TokenAdaptError, match="ends before"):
+        table.rows(np.array([0]))

@@ -1,45 +1,34 @@
-"""Rows of a table read from its file through a map of the file: no other tensor is touched."""
+"""Rows of a table read from its file: no other tensor is touched."""
 
 from __future__ import annotations
 
-import mmap
+import os
+import weakref
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from tokenadapt.checkpoint.shards import FLOATS, TensorRef
-from tokenadapt.errors import RequestError
+from tokenadapt.checkpoint.shards import AGAIN, FLOATS, TensorRef
+from tokenadapt.errors import RequestError, TokenAdaptError
 from tokenadapt.plan import rows_at_once
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.vocab.types import Ids
-
-_WORD: dict[torch.dtype, np.dtype[Any]] = {
-    torch.float32: np.dtype("<i4"),
-    torch.float16: np.dtype("<i2"),
-    torch.bfloat16: np.dtype("<i2"),
-}
-_KEEP = 64 << 20  # bytes of the map that may stay resident before they are given back
-_AROUND = 64 << 10  # bytes that the system maps around a row that is read
 
 
 class FileTable:
     """A table in a safetensors file, readable by row.
 
-    Pages that were read are given back to the system now and then: they stay in its cache, and the process's resident
-    memory stays small however large the table is.
+    Rows are read, not mapped: pages of a mapped file count as the process's own, and how many the system maps around
+    a row depends on how the file came into its cache.
     """
 
     def __init__(self, path: Path, ref: TensorRef) -> None:
         self._shape = (ref.shape[0], ref.shape[1])
         self._dtype = FLOATS[ref.dtype]
-        self._read = 0
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        word = _WORD[self._dtype]
-        flat = np.frombuffer(self._map, np.uint8, ref.nbytes, ref.offset).view(word)
-        self._words = flat.reshape(self._shape)  # (V, D) raw words
+        self._offset, self._row = ref.offset, ref.shape[1] * self._dtype.itemsize
+        self._file = path.open("rb", buffering=0)
+        weakref.finalize(self, self._file.close)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -54,20 +43,27 @@ class FileTable:
     def rows(self, ids: Ids) -> torch.Tensor:
         """Rows `ids` in storage type, bits unchanged: (len(ids), D)."""
         ids = np.asarray(ids, dtype=np.int64)
-        words = np.empty((len(ids), self._shape[1]), self._words.dtype)
-        touched = words.itemsize * self._shape[1] + _AROUND  # by a row, where rows lie far apart
-        step = max(1, _KEEP // touched)
-        for first in range(0, len(ids), step):
-            part = ids[first : first + step]
-            words[first : first + step] = self._words[part]
-            self._give_back(len(part) * touched)
-        return torch.from_numpy(words).view(self._dtype)
+        if len(ids) and not (ids.min() >= 0 and ids.max() < self._shape[0]):
+            raise IndexError(f"row {ids.min()} or {ids.max()} of a table of {self._shape[0]}")
+        made = torch.empty(len(ids), self._shape[1], dtype=self._dtype)
+        if not made.numel():
+            return made
+        view = made.view(torch.uint8).numpy().data.cast("B")
+        cuts = np.flatnonzero(np.diff(ids) != 1) + 1  # one read for each run of consecutive rows
+        for first, last in zip([0, *cuts.tolist()], [*cuts.tolist(), len(ids)], strict=True):
+            self._read(self._offset + int(ids[first]) * self._row, view[first * self._row : last * self._row])
+        return made
 
-    def _give_back(self, nbytes: int) -> None:
-        self._read += nbytes
-        if self._read >= _KEEP and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._read = 0
+    def _read(self, place: int, view: memoryview) -> None:
+        while len(view):
+            if hasattr(os, "preadv"):
+                count = os.preadv(self._file.fileno(), [view], place)
+            else:
+                self._file.seek(place)
+                count = self._file.readinto(view) or 0
+            if not count:
+                raise TokenAdaptError(f"{self._file.name} ends before its tensors do.", AGAIN)
+            place, view = place + count, view[count:]
 
 
 def check_finite(table: FileTable, name: str, progress: Progress = SILENT) -> None:
