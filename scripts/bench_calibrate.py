@@ -67,14 +67,14 @@ class Run:
 
 def pairs(long: bool) -> dict[str, Pair]:
     """What is measured: short on a CPU, long where there is a GPU."""
-    short = {"held_out_bytes": 12_000, "every": 8}
+    short = {"held_out_bytes": 6_000, "every": 8}
     return {
         "stories15m": Pair(
-            "stories15m", "own", 2_000_000 if long else 100_000, {"self_generated": 400_000, "held_out_bytes": 32_768}
+            "stories15m", "own", 2_000_000 if long else 60_000, {"self_generated": 400_000, "held_out_bytes": 32_768}
         ),
-        "pocket": Pair("pocket", "own", 2_000_000 if long else 100_000, {"held_out_bytes": 32_768}),
-        "smollm2-qwen3": Pair("smollm2", "qwen3", 5_000_000 if long else 16_384, {} if long else short),
-        "smollm2-gemma3": Pair("smollm2", "gemma3", 5_000_000 if long else 16_384, {} if long else short),
+        "pocket": Pair("pocket", "own", 2_000_000 if long else 60_000, {"held_out_bytes": 32_768}),
+        "smollm2-qwen3": Pair("smollm2", "qwen3", 5_000_000 if long else 8_192, {} if long else short),
+        "smollm2-gemma3": Pair("smollm2", "gemma3", 5_000_000 if long else 8_192, {} if long else short),
     }
 
 
@@ -88,7 +88,7 @@ def runs(name: str, pair: Pair) -> Iterator[Run]:
         yield Run(name, "hybrid", MIX, "new", pair.tokens, False)
         yield Run(name, "hybrid", MIX, "rows", pair.tokens, True)
     if name == "stories15m":
-        yield Run(name, "hybrid", MIX, "new", 2_000_000, True)
+        yield Run(name, "hybrid", MIX, "new", max(600_000, pair.tokens), True)
     for method in ("learned", "pieces") if small else ():
         yield Run(name, method, MIX, "new", pair.tokens, True)
 
@@ -102,6 +102,7 @@ def make(run: Run, pair: Pair, arguments: argparse.Namespace) -> dict[str, Any]:
     folder = transplanted(run, pair, arguments)
     out = arguments.work / "out"
     data, held_out = texts(run.pair, arguments)
+    unfinished, same = (arguments.work / ".out.calibration").exists(), same_run(arguments.work, run)
     told = calibrate(
         CalibrationOptions(
             str(folder),
@@ -116,8 +117,8 @@ def make(run: Run, pair: Pair, arguments: argparse.Namespace) -> dict[str, Any]:
             every=pair.options.get("every", max(1, run.tokens // 1024 // 8)),
             verify="tables",
             overwrite=True,
-            resume=(arguments.work / ".out.calibration").exists() and same_run(arguments.work, run),
-            restart=(arguments.work / ".out.calibration").exists() and not same_run(arguments.work, run),
+            resume=unfinished and same,
+            restart=unfinished and not same,
             **{
                 key: value
                 for key, value in pair.options.items()
@@ -152,11 +153,11 @@ def texts(name: str, arguments: argparse.Namespace) -> tuple[tuple[str, ...], tu
 
 
 def beginning(arguments: argparse.Namespace, kind: str) -> Path:
-    """The first 3,000 bytes of an evaluation text: as much of each kind."""
+    """The first 1,500 bytes of an evaluation text: as much of each kind."""
     place = arguments.work / "held_out" / f"{kind}.txt"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        raw = (arguments.texts / "eval" / f"{kind}.txt").read_bytes()[:3000]
+        raw = (arguments.texts / "eval" / f"{kind}.txt").read_bytes()[:1500]
         place.write_text(raw.decode(errors="ignore"), encoding="utf-8")
     return place
 

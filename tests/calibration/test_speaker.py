@@ -9,7 +9,7 @@ import transformers
 
 from tests.calibration.room import speakers
 from tokenadapt.calibration.body import Asked, Body
-from tokenadapt.calibration.head import SplitHead
+from tokenadapt.calibration.head import Shape, SplitHead
 from tokenadapt.calibration.speaker import Speaker
 from tokenadapt.calibration.split import SplitTable
 from tokenadapt.errors import RequestError
@@ -77,6 +77,18 @@ def test_only_trained_rows_have_gradients():
     assert grad.shape == (len(new), 16)  # there is no other
     assert (grad.abs().sum(1) > 0).tolist() == [True, True, *[False] * 6]
     assert [name for name, value in student.named_parameters() if value.requires_grad] == ["output.trained"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_rows_may_be_trained_whatever_type_the_layers_have(dtype):
+    table = SplitTable(MemoryTable(torch.randn(6, 4)), np.arange(6), dtype)
+    found = table.lookup(torch.tensor([[0, 5]]))
+    assert found.dtype == dtype
+    found.float().sum().backward()
+    assert table.trained.grad.dtype == torch.float32
+    states = torch.randn(3, 4, dtype=dtype, requires_grad=True)
+    SplitHead(table, Shape()).log_probs(states, torch.tensor([0, 1, 2])).sum().backward()
+    assert states.grad.dtype == dtype
 
 
 def test_a_model_with_more_than_a_head_is_refused(monkeypatch):

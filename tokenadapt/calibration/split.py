@@ -50,7 +50,7 @@ class SplitTable(nn.Module):
         """Rows of `ids` (...,) in the frozen part's type; gradients reach the trained ones only."""
         place, count = self.place[ids], len(self.frozen)
         fresh = place >= count
-        out = self.frozen[torch.where(fresh, 0, place)] if count else self.trained.new_zeros(*ids.shape, self.width)
+        out = self.frozen[torch.where(fresh, 0, place)] if count else self.frozen.new_zeros(*ids.shape, self.width)
         if bool(fresh.any()):
             new = nn.functional.embedding(place[fresh] - count, self.trained).to(out.dtype)
             out = out.index_put((fresh,), new)
