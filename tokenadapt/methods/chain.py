@@ -20,7 +20,7 @@ def chain(problem: Problem, *, rest: NonNegative = 0.6, spread: Share = 0.5) -> 
     rows, to which the rule does not speak, are the mean of the pieces.
     """
     mean = pieces(problem)
-    if problem.role == "input" and not (problem.model and problem.model.tied):
+    if problem.role == "input":  # of two tables; the one table of a tied result has the role output
         return mean
     assert problem.model is not None
     cut = readable(problem)

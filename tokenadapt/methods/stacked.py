@@ -45,8 +45,7 @@ def stacked(
     target's merges or scores, and the mean log-probability of its pieces. `texts` 0 is what `effort` says.
     """
     corrected = learned(problem, share=share)
-    tied = problem.model is not None and problem.model.tied
-    if problem.role == "input" and not tied:
+    if problem.role == "input":  # of two tables; the one table of a tied result has the role output
         return corrected
     seen = observe(problem, texts or TEXTS[effort])
     if len(seen.label) < FEWEST:
