@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tokenadapt.checkpoint.card import CardFacts, pre_tokenizer_hash, source_license, write_card
 from tokenadapt.checkpoint.chat import turn_end
 from tokenadapt.checkpoint.companions import copy_companions
+from tokenadapt.checkpoint.factors import COPIED, NEW, UNUSED, Factored, write_factors
+from tokenadapt.checkpoint.factors import FILE as FACTORS
 from tokenadapt.checkpoint.id_keys import TEXT
 from tokenadapt.checkpoint.ids import Translated, respeller, translate_config
 from tokenadapt.checkpoint.manifest import (
@@ -32,10 +35,11 @@ from tokenadapt.checkpoint.writer import write_checkpoint_tensors
 from tokenadapt.checkpoint.written import NewTable, WrittenTensors
 from tokenadapt.making import Job, MadeRole, make_bias
 from tokenadapt.methods.registry import find
-from tokenadapt.plan import Role
+from tokenadapt.plan import Dense, Role
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.recipe import DTYPES
 from tokenadapt.vocab import id_map
+from tokenadapt.vocab.types import How
 
 _NOT_RECORDED = frozenset({"model", "tokenizer", "output", "method", "output_method", "seed", "push_to_hub", "public"})
 
@@ -43,6 +47,7 @@ _NOT_RECORDED = frozenset({"model", "tokenizer", "output", "method", "output_met
 def assemble(job: Job, made: tuple[MadeRole, ...], staging: Path, progress: Progress = SILENT) -> Manifest:
     """Write the whole result into `staging`; the manifest comes last and has no report of checks yet."""
     written = _write_tensors(job, made, staging, progress)
+    factors = _write_factors(job, made, staging, progress)
     with progress.stage("write configurations, tokenizer and plan"):
         translated = _write_configurations(job, staging)
         setting = job.setting
@@ -64,7 +69,7 @@ def assemble(job: Job, made: tuple[MadeRole, ...], staging: Path, progress: Prog
             calibration=job.choice.calibration,
             options={"tied": setting.tied, "fallback": str(job.choice.fallback)},
         )
-        manifest = _manifest(job, translated, written, staging)
+        manifest = dataclasses.replace(_manifest(job, translated, written, staging), factors=factors)
         manifest.write(staging)
     return manifest
 
@@ -107,6 +112,22 @@ def _write_tensors(job: Job, made: tuple[MadeRole, ...], staging: Path, progress
         hash_untouched=options.verify != "tables",  # so that the folder can be checked later by itself
         progress=progress,
     )
+
+
+def _write_factors(
+    job: Job, made: tuple[MadeRole, ...], staging: Path, progress: Progress
+) -> dict[str, dict[str, float]]:
+    """The factors of tables whose method was asked for them; nothing is written where none was."""
+    alignment = job.setting.alignment
+    group = np.where(alignment.source_id >= 0, COPIED, np.where(alignment.how == How.MISSING, NEW, UNUSED))
+    wanted: dict[Role, Factored] = {
+        "input" if job.setting.tied else one.role: Factored(
+            dataclasses.replace(one, dtype=torch.float32).blocks, one.made.primitives, group
+        )
+        for one in made
+        if isinstance(one.made, Dense) and one.made.primitives is not None
+    }
+    return write_factors(staging / FACTORS, wanted, progress) if wanted else {}
 
 
 def _write_configurations(job: Job, staging: Path) -> Translated:

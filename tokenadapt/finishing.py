@@ -36,7 +36,7 @@ def calibrate_norms(problem: Problem, made: Plan | Dense, by: Literal["role", "b
         scale[first:last] = np.where(now > 1e-6 * near, near / np.where(now > 0, now, 1.0), 1.0)
     if isinstance(made, Dense):
         factor = torch.from_numpy(scale).float()[:, None]
-        return Dense(torch.addcmul(shift, factor, made.rows - shift), made.empty)
+        return replace(made, rows=torch.addcmul(shift, factor, made.rows - shift))
     if made.scale is not None and not np.array_equal(made.shift, shift.numpy()):  # type: ignore[arg-type]
         raise ValueError("the plan is already scaled about another row")
     before = 1.0 if made.scale is None else made.scale
@@ -84,7 +84,7 @@ def add_bias(problem: Problem, made: Plan | Dense, per_piece: float) -> Plan | D
     direction = bias_direction(problem.model.final_states())
     bias = (per_piece * np.maximum(0, problem.segmentation.counts - 1)).astype(np.float32)
     if isinstance(made, Dense):
-        return Dense(torch.addcmul(made.rows, torch.from_numpy(bias)[:, None], direction), made.empty)
+        return replace(made, rows=torch.addcmul(made.rows, torch.from_numpy(bias)[:, None], direction))
     if made.bias is not None:
         raise ValueError("the plan has a bias already")
     return replace(made, bias=bias, direction=direction.numpy())

@@ -142,7 +142,7 @@ class Problem:
     space: Space | None = None
     corpus: Callable[[], Iterator[str]] | None = None
     donor: Donor | None = None
-    score: Callable[..., float] | None = None
+    score: Callable[[str], NDArray[np.float64]] | None = None  # a method's harm on held-out old tokens, by text
     seed: int = 0
     progress: Progress = field(default=SILENT, compare=False)
 
@@ -204,6 +204,7 @@ class Dense:
 
     rows: torch.Tensor  # (M, D) float32
     empty: NDArray[np.bool_] | None = None  # (M,) True where the method gave no row
+    primitives: torch.Tensor | None = None  # (k, D) orthonormal: the table is wanted as factors F P too, this is P
 
     def __post_init__(self) -> None:
         finite = all(bool(torch.isfinite(part).all()) for part in torch.split(self.rows, BLOCK_ROWS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from huggingface_hub import ModelCard
@@ -47,8 +49,6 @@ def test_the_front_matter_is_what_the_hub_reads():
 
 
 def test_a_local_source_is_no_base_model_and_no_license_is_made_up():
-    from dataclasses import replace
-
     card = render_card(replace(MANIFEST, source=Input("folder")), CardFacts())
     front = yaml.safe_load(card.split("---")[1])
     assert "base_model" not in front
@@ -88,6 +88,18 @@ def test_other_kinds_of_model(kind, cls):
 def test_options_left_empty_or_without_effect_are_not_listed():
     card = render_card(MANIFEST, FACTS)
     assert not any(f"| {key} |" in card for key in ("map", "untie", "settings", "verify"))
+
+
+def test_factors_are_told_and_what_a_calibration_makes_of_them():
+    run = {
+        "train": "rows", "parameters": 9, "objective": "o", "data": "d", "coverage": {"tokens": 1, "seen": 1, "new": 1},
+        "curve": [{"tokens": 1, "step": 1, "seconds": 1.0}], "source": 1.0, "before": 2.0, "after": 1.5,
+    }  # fmt: skip
+    factors = {"output": {"rank": 100, "lost_new": 0.0, "lost_copied": 0.125}}
+    card = render_card(replace(MANIFEST, factors=factors, calibrations=(run,)), FACTS)
+    assert "| output | 100 | 0.0% | 12.5% |" in card
+    assert "`transplant.plan` and `transplant.factors` describe the rows before" in card
+    assert "transplant.factors" not in render_card(replace(MANIFEST, calibrations=(run,)), FACTS)
 
 
 def test_the_license_of_the_source_is_carried(tmp_path):

@@ -1,19 +1,23 @@
 """`wechsel` and `ofa` against plain loops over the published formulas."""
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import orthogonal_procrustes
 
-from tests.methods.problems import make_problem
+from tests.methods.problems import TinyModel, make_problem
 from tests.methods.test_first import terms
 from tokenadapt.errors import RequestError
+from tokenadapt.finishing import add_bias, calibrate_norms
 from tokenadapt.methods import Chosen
-from tokenadapt.methods.make import run
+from tokenadapt.methods.make import make_rows, run
 from tokenadapt.methods.words import read_word_vectors, subword_vectors
 from tokenadapt.plan import missing_rows
+from tokenadapt.progress import SILENT
 
 OLD = (b" ", b"the", b"re", b"in", b"t", b"h", b"e", b"r", b"i", b"n", b"g")
 NEW = (b" ", b"there", b"rein", b"the", b"ing", b"t", b"h", b"e", b"x")
@@ -87,6 +91,39 @@ def test_ofa_equals_plain_loops(tmp_path, keep_dim):
             want = sum(w * table[i] for i, w in plain_weights(new[index], old, 4, 0.1).items())
             np.testing.assert_allclose(rows[j], want, atol=1e-4)
     assert made.empty.tolist() == [False, False, False, True]
+
+
+def test_ofa_gives_its_primitives_on_request_and_whatever_follows_keeps_them(tmp_path):
+    write(tmp_path / "all.vec", ENGLISH, 2)
+    problem = make_problem(old=OLD, new=NEW, role="output")
+    options = {"vectors": tmp_path / "all.vec", "keep_dim": 3}
+    plain = run(problem, Chosen("ofa", options))
+    made = make_rows(problem, Chosen("ofa", options | {"factors": True}))
+    assert plain.primitives is None
+    P = made.primitives
+    left = np.linalg.svd(problem.table.tensor.double().numpy(), full_matrices=False)[2][:3]
+    np.testing.assert_allclose((P.T @ P).numpy(), left.T @ left, atol=1e-5)
+    kept = ~plain.empty
+    torch.testing.assert_close(made.rows[kept], (made.rows @ P.T @ P)[kept])
+    torch.testing.assert_close(made.rows[kept], plain.rows[kept])
+    assert torch.equal(calibrate_norms(problem, made).primitives, P)
+    with_model = replace(problem, model=TinyModel(problem.table.tensor))
+    assert torch.equal(add_bias(with_model, made, -1.0).primitives, P)
+
+
+def test_ofa_says_what_is_lost(tmp_path):
+    """Squared lengths of 9, 4 and 1 along three axes: two are kept, 1 of 14 is lost."""
+    write(tmp_path / "all.vec", ENGLISH, 2)
+    table = torch.zeros(len(OLD), 3)
+    table[0, 0], table[1, 2], table[2, 1] = 3, 2, 1
+    said = []
+    progress = SimpleNamespace(stage=SILENT.stage, note=said.append)
+    run(
+        replace(make_problem(old=OLD, new=NEW, table=table), progress=progress),
+        Chosen("ofa", {"vectors": tmp_path / "all.vec", "keep_dim": 2}),
+    )
+    assert "2 of 3 directions" in said[0]
+    assert "7.1%" in said[0]
 
 
 def test_a_tokens_vector_is_the_mean_of_the_words_that_hold_it_by_hand(tmp_path):

@@ -153,7 +153,23 @@ def _method(manifest: Manifest) -> str:
     lines = [f"- {change}" for change in manifest.changes]
     changes = "\n### Ids that changed\n\n" + "\n".join(lines) + "\n" if lines else ""
     chat = f"\nChat: {manifest.chat}.\n" if manifest.chat else ""
-    return "## Method\n\n" + _table(("option", "value"), shown) + chat + changes
+    return "## Method\n\n" + _table(("option", "value"), shown) + _factors(manifest) + chat + changes
+
+
+def _factors(manifest: Manifest) -> str:
+    """What `transplant.factors` holds, and how far it is from the tables."""
+    if not manifest.factors:
+        return ""
+    rows = [
+        (role, one["rank"], f"{one['lost_new']:.1%}", f"{one['lost_copied']:.1%}")
+        for role, one in manifest.factors.items()
+    ]
+    columns = ("table", "rank k", "lost in new rows", "lost in copied rows")
+    return (
+        "\n`transplant.factors` (safetensors) holds the tables as products too: `ROLE.F` (rows, k) times `ROLE.P` "
+        "(k, width), float32. The model does not read it. Lost is the share of squared length that F P lacks: the "
+        f"model's own tables hold copied rows whole.\n\n{_table(columns, rows)}"
+    )
 
 
 def calibration_section(manifest: Manifest) -> str:
@@ -175,7 +191,8 @@ def calibration_section(manifest: Manifest) -> str:
         ]
         title = f"\n### Run {number}\n\n" if len(manifest.calibrations) > 1 else "\n"
         parts.append(title + _table(("", "value"), rows))
-    parts.append("\n`transplant.plan` describes the rows before: `explain` and `apply-plan` speak of those.\n")
+    files = "`transplant.plan` and `transplant.factors` describe" if manifest.factors else "`transplant.plan` describes"
+    parts.append(f"\n{files} the rows before: `explain` and `apply-plan` speak of those.\n")
     return "".join(parts)
 
 

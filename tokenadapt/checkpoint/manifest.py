@@ -25,7 +25,7 @@ from tokenadapt.errors import RequestError
 
 FILE: Final = "transplant.json"
 VERSION: Final = 1
-_HASHED: Final = (*TOKENIZER_FILES, "config.json", "generation_config.json", "transplant.plan")
+_HASHED: Final = (*TOKENIZER_FILES, "config.json", "generation_config.json", "transplant.plan", "transplant.factors")
 _SECRET: Final = re.compile(r"(hf_|sk-)[A-Za-z0-9]{8,}|token=[^&\s\"]+|://[^/\s\"]*@", re.IGNORECASE)
 
 
@@ -75,6 +75,7 @@ class Manifest:
     seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
     versions: Mapping[str, str] = field(default_factory=dict)
     verify: Mapping[str, Any] | None = None
+    factors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # role -> rank and losses of F P
     calibrations: tuple[Mapping[str, Any], ...] = ()  # what was trained afterwards, on what, how long, in order
     version: int = VERSION
 

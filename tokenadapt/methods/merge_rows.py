@@ -23,7 +23,8 @@ def fill(table: Table, made: Plan | Dense, more: Plan | Dense, hole: Ids) -> Pla
     empty = np.zeros(len(rows), dtype=bool)
     if more.empty is not None:
         empty[hole] = more.empty
-    return Dense(rows, empty)
+    wanted = [one.primitives for one in (made, more) if isinstance(one, Dense) and one.primitives is not None]
+    return Dense(rows, empty, wanted[0] if wanted else None)
 
 
 def as_rows(table: Table, made: Plan | Dense) -> torch.Tensor:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from tokenadapt.errors import RequestError
 from tokenadapt.methods.by_vectors import nearest_rows
 from tokenadapt.methods.options import Bound, Count, Positive
 from tokenadapt.methods.statistics import blocks
@@ -27,6 +27,7 @@ def ofa(
     k: Count = 10,
     tau: Positive = 0.1,
     keep_dim: Annotated[int, Bound(0)] = 0,
+    factors: bool = False,
     words: Count = 2_000_000,
 ) -> Plan | Dense:
     """softmax(cosine / tau) over the k nearest old tokens, in multilingual word vectors (Liu et al., arXiv:2311.08849).
@@ -34,28 +35,41 @@ def ofa(
     `vectors` is one file for all languages; words as in ColexNet+ (`deu:$wort$`) lose their code, and $ is a space.
     A token's vector is the plain mean of the words that hold it. `keep_dim` gives new rows what they would have in
     the factorised model E = F P of that rank: they are projected on P's rows, so that the result still loads as it
-    is; what is lost is what the dropped directions of the old table held. 0 keeps all.
+    is; what is lost is what the dropped directions of the old table held. 0 keeps all. `factors` stores F and P of
+    the whole new table beside the model too (transplant.factors).
     """
+    kept = 0 < keep_dim < problem.width
+    if factors and not kept:
+        raise RequestError(
+            f"ofa can store factors of a rank below the model's width ({problem.width}) only.",
+            f"Write ofa:vectors=FILE,factors=true,keep_dim=K, with K from 1 to {problem.width - 1}.",
+        )
     read = read_word_vectors(vectors, words)
     plain = [LANGUAGE.sub("", word).replace("$", " ").strip() or word for word in read.words]
     shared = replace(read, words=plain)
     old = subword_vectors(problem.source, shared, by_frequency=False)
     new = subword_vectors(problem.target, shared, by_frequency=False)
     plan = nearest_rows(problem, old, new, k, tau)
-    if not 0 < keep_dim < problem.width:
+    if not kept:
         return plan
-    onto = torch.from_numpy(primitives(problem, keep_dim)).float()
+    onto = _primitives(problem, keep_dim)
     M = len(plan.start) - 1
     rows = torch.empty(M, problem.width)
     for first in range(0, M, BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, M)
         rows[first:last] = missing_rows(problem.table, plan, first, last) @ onto.T @ onto
-    return Dense(rows, plan.empty)
+    return Dense(rows, plan.empty, onto if factors else None)
 
 
-def primitives(problem: Problem, keep_dim: int) -> NDArray[np.float64]:
+def _primitives(problem: Problem, keep_dim: int) -> torch.Tensor:
     """The leading right singular vectors of the old table: (keep_dim, D)."""
     second = np.zeros((problem.width, problem.width))
     for rows in blocks(problem.table, np.arange(problem.table.shape[0])):
         second += rows.T @ rows
-    return np.ascontiguousarray(np.linalg.eigh(second)[1][:, ::-1][:, :keep_dim].T)
+    values, vectors = np.linalg.eigh(second)  # ascending
+    lost = values[:-keep_dim].clip(0).sum() / max(values.clip(0).sum(), np.finfo(float).tiny)
+    problem.progress.note(
+        f"{keep_dim} of {problem.width} directions are kept: old rows lose {lost:.1%} of their squared length in the "
+        "others, and new rows have nothing there"
+    )
+    return torch.from_numpy(np.ascontiguousarray(vectors[:, ::-1][:, :keep_dim].T)).float()
