@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 
+from tokenadapt.anchors import Anchors, RowModel
 from tokenadapt.checkpoint.tokenizer_files import SAMPLES
 from tokenadapt.checkpoint.verify.running import bytes_in_memory, free_memory
 from tokenadapt.donor import open_donor
 from tokenadapt.finishing import add_bias, calibrate_norms
 from tokenadapt.forward import Sampling
 from tokenadapt.methods import Chosen, parse_method
+from tokenadapt.methods.auto import needs_of
 from tokenadapt.methods.make import make_rows
-from tokenadapt.methods.registry import find
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.model import SourceModel
 from tokenadapt.overlap import Overlap
@@ -38,7 +40,7 @@ from tokenadapt.setting import Setting
 from tokenadapt.spaces.open import check_spec, open_space
 from tokenadapt.spaces.options import SpaceOptions
 from tokenadapt.unused import unused_bias, unused_rows
-from tokenadapt.vocab.types import Alignment
+from tokenadapt.vocab.types import Alignment, ByteVocab, Segmentation
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Choice:
     @property
     def needs_space(self) -> bool:
         """Whether any method asks for vectors."""
-        return any("space" in find(chosen.name).needs for chosen in (*self.methods.values(), self.fallback))
+        return any("space" in needs_of(chosen) for chosen in (*self.methods.values(), self.fallback))
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def choose(options: TransplantOptions, roles: tuple[Role, ...]) -> Choice:
     main = parse_method(options.method)
     output = parse_method(options.output_method) if options.output_method else main
     methods = {role: output if role == "output" and len(roles) == 2 else main for role in roles}
+    for chosen in methods.values():
+        needs_of(chosen)  # the candidates of auto are names as well
     return Choice(methods, parse_method(options.fallback), options.calibrate_norm, options.bias_per_piece)
 
 
@@ -133,39 +137,58 @@ def source_model(setting: Setting, options: TransplantOptions, progress: Progres
     )
 
 
-def make(job: Job, model: Model, progress: Progress = SILENT) -> tuple[MadeRole, ...]:
+def make(job: Job, model: RowModel, progress: Progress = SILENT) -> tuple[MadeRole, ...]:
     """New rows for every role of the output."""
     space = open_job_space(job, model, progress) if job.rows is None and job.choice.needs_space else None
     helpers = Helpers(model, space, open_donor(job.options))
-    return tuple(_make_role(job, helpers, role, progress) for role in job.setting.roles)
+    problems = [_problem(job, helpers, role, progress) for role in job.setting.roles]
+    judge = Anchors(
+        problems[0], model, tied=job.setting.tied, open_space=partial(_open_space, job, model, progress),
+        progress=progress,
+    )  # fmt: skip
+    judged = [replace(problem, score=partial(judge.score, problem)) for problem in problems]
+    return tuple(_make_role(job, problem, progress) for problem in judged)
 
 
 def open_job_space(job: Job, model: Model, progress: Progress) -> Space:
     """The space of a job, over its own tokens."""
-    setting, options = job.setting, job.options
+    setting = job.setting
+    return _open_space(job, model, progress, setting.source, setting.target, setting.alignment, setting.segmentation)
+
+
+def _open_space(
+    job: Job,
+    model: Model,
+    progress: Progress,
+    source: ByteVocab,
+    target: ByteVocab,
+    alignment: Alignment,
+    segmentation: Segmentation,
+) -> Space:
+    """The space that was asked for, over any tokens of the source model."""
+    options = job.options
     return open_space(
         options.space,
-        source=setting.source,
-        target=setting.target,
-        alignment=setting.alignment,
-        segmentation=setting.segmentation,
-        table=setting.checkpoint.table("input"),
+        source=source,
+        target=target,
+        alignment=alignment,
+        segmentation=segmentation,
+        table=job.setting.checkpoint.table("input"),
         model=model,
         options=SpaceOptions(device=options.device, trust_remote_code=options.trust_remote_code),
         progress=progress,
     )
 
 
-def _make_role(job: Job, helpers: Helpers, role: Role, progress: Progress) -> MadeRole:
-    setting, options, choice = job.setting, job.options, job.choice
-    old = setting.checkpoint.table(role)
-    problem = Problem(
+def _problem(job: Job, helpers: Helpers, role: Role, progress: Progress) -> Problem:
+    setting, options = job.setting, job.options
+    return Problem(
         source=setting.source,
         target=setting.target,
         alignment=setting.alignment,
         segmentation=setting.segmentation,
         role=role,
-        table=old,
+        table=setting.checkpoint.table(role),
         model=helpers.model,
         space=helpers.space,
         corpus=_corpus(options, progress),
@@ -173,6 +196,11 @@ def _make_role(job: Job, helpers: Helpers, role: Role, progress: Progress) -> Ma
         seed=options.seed,
         progress=progress,
     )
+
+
+def _make_role(job: Job, problem: Problem, progress: Progress) -> MadeRole:
+    setting, options, choice = job.setting, job.options, job.choice
+    role, old = problem.role, problem.table
     named = "tied" if setting.tied else role
     with progress.stage(f"make {named} rows by {choice.methods[role]}"):
         made = job.rows(problem) if job.rows else make_rows(problem, choice.methods[role], choice.fallback)

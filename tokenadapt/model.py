@@ -16,6 +16,7 @@ from tokenadapt.errors import RequestError
 from tokenadapt.forward import BATCH_TOKENS, Head, Kind, Sampling
 from tokenadapt.plan import Role, Table
 from tokenadapt.progress import SILENT, Progress
+from tokenadapt.vocab.types import Ids
 
 TEXTS_AT_ONCE = 128  # texts written side by side
 
@@ -168,6 +169,37 @@ class SourceModel:
         texts = [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
         kept = [row[: length - 1] for row, length in zip(states, lengths, strict=True)]
         return texts, torch.cat(kept) * head.scale
+
+    @torch.inference_mode()
+    def states_with_rows(self, texts: Sequence[Sequence[int]], ids: Ids, rows: torch.Tensor) -> torch.Tensor:
+        """What the head would read at all positions of `texts` but the last, were `rows` the input rows of `ids`.
+
+        Scaled like `final_states`: (positions, D) float32. The model is what it was before, whatever happens.
+        """
+        head, weight = self._head, self._model.get_input_embeddings().weight.data
+        index = torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(weight.device)
+        kept = weight[index]  # a copy: replaced in the table itself, a row is scaled as the model scales its own
+        found = [torch.zeros(0, weight.shape[1])] * len(texts)
+        try:
+            weight[index] = rows.to(weight)
+            with self.progress.stage("read its own texts with other rows", len(texts), "texts") as advance:
+                for batch in forward.batches(texts):
+                    states = self._model.base_model(**forward.inputs_of(batch, self.kind, self.device))[0]
+                    for place, length, row in zip(batch.index, batch.length.tolist(), states, strict=True):
+                        found[place] = row[: length - 1].float().cpu() * head.scale
+                    advance(len(batch.index))
+        finally:
+            weight[index] = kept
+        return torch.cat(found) if found else torch.zeros(0, weight.shape[1])
+
+    def logits(self, states: torch.Tensor, ids: Ids, rows: torch.Tensor) -> torch.Tensor:
+        """The model's logits of tokens `ids` at states scaled like `final_states`, were `rows` their output rows."""
+        head = self._head
+        found = states @ rows.T
+        bias = getattr(head.module, "bias", None)
+        if bias is not None:
+            found += bias.detach()[torch.from_numpy(ids).to(bias.device)].float().cpu() * head.scale
+        return head.cap * torch.tanh(found / head.cap) if head.cap else found
 
     def samples(self) -> list[list[int]]:
         """Texts written by the model itself, as ids of its own tokenizer; seeded, the same at every call."""

@@ -193,6 +193,14 @@ class TinyModel:
                 ids.append(int(drawn.choice(len(self.rows), p=chance[ids[-1]] / chance[ids[-1]].sum())))
             yield ids, self.after[ids[:-1]]
 
+    def states_with_rows(self, texts, ids, rows):
+        after = self.after.clone()
+        after[ids] += rows - self.rows[ids]  # what a token leaves moves with its input row
+        return torch.cat([after[text[:-1]] for text in texts])
+
+    def logits(self, states, ids, rows):
+        return states @ rows.T
+
     def samples(self):
         return [ids for ids, _ in self.continued([[]] * 20, 30)]
 

@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.methods.problems import NEW, OLD, TEXTS, TinyModel, make_donor, make_problem, vector
+from tests.methods.problems import NEW, OLD, TEXTS, TinyModel, TinySpace, make_donor, make_problem, vector
+from tokenadapt.anchors import Anchors
 from tokenadapt.methods import METHODS, Chosen, stacked
 from tokenadapt.methods.make import make_rows, run
 from tokenadapt.methods.options import parameters
@@ -65,8 +66,16 @@ def world(name, **options):
         options["corpus"] = lambda: iter(TEXTS)
     problem = make_problem(**options)
     if "model" in METHODS[name].needs:
-        return replace(problem, model=TinyModel(problem.table.tensor))
+        problem = replace(problem, model=TinyModel(problem.table.tensor))
+    if name == "auto":
+        judge = Anchors(problem, problem.model, tied=False, open_space=space_of_hidden)
+        return replace(problem, score=partial(judge.score, problem))
     return problem
+
+
+def space_of_hidden(source, target, alignment, segmentation):
+    old = np.stack([vector(token, 6) for token in source.token_bytes])
+    return TinySpace(old, old[alignment.missing])
 
 
 @pytest.fixture(autouse=True)

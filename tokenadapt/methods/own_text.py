@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from tokenadapt.methods.pieces import readable
 from tokenadapt.plan import Problem
 from tokenadapt.vocab.types import ByteVocab, How, Ids
 
@@ -36,16 +37,16 @@ def observe(problem: Problem, texts: int) -> Observed:
     is about. A position counts where both tokenizers begin a token and the model, not the prompt, chose what follows.
     """
     assert problem.model is not None
-    prompts = _prompts(problem, texts)
+    asked = prompts(problem, texts)
     begun = {role: index for role, index in problem.source.roles.items() if role in ("bos", "eos")}
     states: list[torch.Tensor] = []
     label: list[Ids] = []
     text: list[Ids] = []
-    for number, (ids, after) in enumerate(problem.model.continued(prompts, LENGTH, problem.seed)):
+    for number, (ids, after) in enumerate(problem.model.continued(asked, LENGTH, problem.seed)):
         body = ids[1:-1] if ids[-1] in begun.values() else ids[1:]
         found = shared_starts(problem.source, problem.target, body)
         place, token = found[:, 0], found[:, 1]
-        keep = (place >= len(prompts[number])) & (problem.alignment.how[token] != How.UNUSED)
+        keep = (place >= len(asked[number])) & (problem.alignment.how[token] != How.UNUSED)
         states.append(after[torch.from_numpy(place[keep])])
         label.append(token[keep])
         text.append(np.full(int(keep.sum()), number, dtype=np.int64))
@@ -56,9 +57,9 @@ def observe(problem: Problem, texts: int) -> Observed:
     )
 
 
-def _prompts(problem: Problem, texts: int) -> list[list[int]]:
+def prompts(problem: Problem, texts: int) -> list[list[int]]:
     """Pieces of missing tokens, shortest first, so that texts written side by side begin together."""
-    cut = problem.segmentation
+    cut = readable(problem)
     order = canonical(problem)
     usable = order[cut.counts[order] > 0]
     if not len(usable):

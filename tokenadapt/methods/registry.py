@@ -94,6 +94,9 @@ METHODS: Final[dict[str, Method]] = {
             ("model",),
             "stacked",
         ),
+        Method(
+            "auto", "the method that does least harm to old tokens that are hidden", "this project", ("model",), "auto"
+        ),
         Method("merge", "means down the target's merge tree", "Yamaguchi et al. 2024, arXiv:2406.11477", (), "merge"),
         Method(
             "align",

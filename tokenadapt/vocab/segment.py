@@ -26,7 +26,7 @@ def segment(source: ByteVocab, target: ByteVocab, alignment: Alignment) -> Segme
     for position, index in enumerate(missing):
         if index in alignment.pieces:
             chosen[position] = list(alignment.pieces[index])
-    return _measured(source, strings, chosen)
+    return measured(source, strings, chosen)
 
 
 class Fewest:
@@ -56,7 +56,8 @@ class Fewest:
         return pieces
 
 
-def _measured(source: ByteVocab, strings: list[bytes], runs: list[list[int]]) -> Segmentation:
+def measured(source: ByteVocab, strings: list[bytes], runs: list[list[int]]) -> Segmentation:
+    """Given runs of old ids, with their lengths; `strings` are the tokens' own bytes, for runs that are empty."""
     start: Ids = np.concatenate([[0], np.cumsum([len(run) for run in runs], dtype=np.int64)]).astype(np.int64)
     piece: Ids = np.array([index for run in runs for index in run], dtype=np.int64)
     used = np.unique(piece)
