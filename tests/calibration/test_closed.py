@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 
 from tests.calibration.room import examples, lesson
@@ -43,11 +45,13 @@ def test_steps_that_hurt_are_undone(monkeypatch):
     made = lesson("text", dtype=torch.float32)
     trained, given = Trained(made.student), examples(30)
     start = trained.snapshot()
-    figures = iter([1.0, 1.1, 1.2, 0.9, 0.95, 0.97])  # start; inputs twice; bias; output rows twice
+    figures = iter([1.0, 2.0, 2.0, 2.0, 2.0, 1.1, 1.2, 0.9, 0.95, 0.97, 0.96])
     monkeypatch.setattr(closed, "judge", lambda *_: next(figures))
-    steps = closed.fit_closed_form(made, given, given, trained)
+    ends = SimpleNamespace(set_rows=lambda table, role, which: table.trained.data.zero_())
+    steps = closed.fit_closed_form(made, ends, given, given, trained)
     assert [(step.name, step.strength, step.bits_per_byte) for step in steps] == [
-        ("as it came", 1.0, 1.0), ("input rows", 0.0, 1.0), ("bias", 1.0, 0.9), ("output rows", 0.0, 0.9),
+        ("as it came", 1.0, 1.0), ("last pieces", 0.0, 1.0), ("input rows", 0.0, 1.0), ("bias", 1.0, 0.9),
+        ("output rows", 0.0, 0.9),
     ]  # fmt: skip
     moved = trained.snapshot()["rows.output"] - start["rows.output"]
     assert torch.linalg.matrix_rank(moved, rtol=1e-4) == 1  # the bias alone: all along one direction

@@ -12,6 +12,7 @@ from tokenadapt.calibration import closed
 from tokenadapt.calibration.batches import Order, Place
 from tokenadapt.calibration.cover import Need, snippets, written
 from tokenadapt.calibration.data import Data, make_data, read_texts, sides, split
+from tokenadapt.calibration.ends import Ends
 from tokenadapt.calibration.examples import Side, Text
 from tokenadapt.calibration.group import Group
 from tokenadapt.calibration.held_out import HeldOut
@@ -125,7 +126,7 @@ def start(bench: Bench, options: CalibrationOptions, progress: Progress) -> RunS
         examples, place = order.step(Place(), closed.TOKENS)
         judges, _ = order.step(place, closed.JUDGES)
         came = trained.snapshot()
-        steps = closed.fit_closed_form(bench.lesson, examples, judges, trained, progress)
+        steps = closed.fit_closed_form(bench.lesson, Ends(bench.pair), examples, judges, trained, progress)
         after = bench.score()
         if after > before:
             trained.load(came)

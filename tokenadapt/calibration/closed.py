@@ -1,7 +1,9 @@
-"""What can be solved before any gradient: input rows, one bias per new token, and output rows, a step each.
+"""What can be solved before any gradient: input rows, one bias per new token, and output rows.
 
 Each step is taken as far as texts that it was not fitted on say that it helps, and not at all where they say no.
 
+- Pieces: a new token's input row goes some way towards the row of its last piece, its output row (where that is another
+  table) towards that of its first.
 - Input rows: what an early layer holds after a new token in the student, against what it holds there in the teacher. A
   residual stream passes an embedding on, so the mean difference, shrunk by a ridge, is added to the row.
 - Bias: a token that the student expects E times over some text in which it occurs n times gets log((n + k) / (E + k))
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from tokenadapt.calibration.batches import Batch
 from tokenadapt.calibration.body import Asked
+from tokenadapt.calibration.ends import Ends
 from tokenadapt.calibration.examples import Example
 from tokenadapt.calibration.head import blocks
 from tokenadapt.calibration.lesson import Lesson
@@ -59,38 +62,61 @@ class Evidence:
 
 def fit_closed_form(
     lesson: Lesson,
+    ends: Ends,
     examples: Sequence[Example],
     judges: Sequence[Example],
     trained: Trained,
     progress: Progress = SILENT,
 ) -> tuple[Step, ...]:
-    """Take the three steps, each as far as `judges`, texts that it was not fitted on, say that it helps.
+    """Take each step as far as `judges`, texts that it was not fitted on, say is best, or not at all.
 
     The first entry is where they began.
     """
-    student = lesson.student
-    ways: tuple[tuple[str, Callable[[], None], tuple[float, ...]], ...] = (
-        ("input rows", lambda: move_inputs(lesson, examples), (0.3, 0.1)),
-        ("bias", lambda: add_biases(student, collect(lesson, examples)), (1.0,)),
-        ("output rows", lambda: newton_step(student, collect(lesson, examples)), (1.0, 0.3)),
-    )
+    ways = _ways(lesson, ends, examples)
     steps = [Step("as it came", 1.0, judge(lesson, judges))]
     with progress.stage("closed form", len(ways), "steps") as advance:
         for name, take, strengths in ways:
             before, best = trained.snapshot(), steps[-1].bits_per_byte
             take()
-            after, chosen, found = trained.snapshot(), 0.0, best
+            after, chosen = trained.snapshot(), 0.0
             for strength in strengths:
-                trained.load({key: torch.lerp(before[key], after[key], strength) for key in before})
+                trained.load(_between(before, after, strength))
                 found = judge(lesson, judges)
-                if found < best:
-                    chosen = strength
-                    break
-            else:
-                trained.load(before)
-            steps.append(Step(name, chosen, min(found, best)))
+                if found >= best:
+                    if chosen:
+                        break  # the best lies behind
+                    continue
+                chosen, best = strength, found
+            trained.load(_between(before, after, chosen))
+            steps.append(Step(name, chosen, best))
             advance(1)
     return tuple(steps)
+
+
+Way = tuple[str, Callable[[], None], tuple[float, ...]]
+
+
+def _ways(lesson: Lesson, ends: Ends, examples: Sequence[Example]) -> list[Way]:
+    """The steps in order: name, what changes the rows, and how much of the change is tried."""
+    student = lesson.student
+
+    def first_pieces() -> None:
+        ends.set_rows(student.output, "output", "first")
+        add_biases(student, collect(lesson, examples))
+
+    made: list[Way] = [
+        ("last pieces", lambda: ends.set_rows(student.input, "input", "last"), (0.8, 0.6, 0.4, 0.2)),
+        ("input rows", lambda: move_inputs(lesson, examples), (0.3, 0.1)),
+        ("bias", lambda: add_biases(student, collect(lesson, examples)), (1.0,)),
+        ("output rows", lambda: newton_step(student, collect(lesson, examples)), (1.0, 0.3, 0.1)),
+    ]
+    if student.input is not student.output:  # else the same rows are read, and the last piece has been weighed
+        made.insert(2, ("first pieces", first_pieces, (1.0, 0.6, 0.3)))
+    return made
+
+
+def _between(before: dict[str, Tensor], after: dict[str, Tensor], strength: float) -> dict[str, Tensor]:
+    return {key: torch.lerp(before[key], after[key], strength) if strength else before[key] for key in before}
 
 
 @torch.no_grad()
