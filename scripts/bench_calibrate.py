@@ -67,7 +67,7 @@ class Run:
 
 def pairs(long: bool) -> dict[str, Pair]:
     """What is measured: short on a CPU, long where there is a GPU."""
-    short = {"held_out_bytes": 6_000, "every": 8}
+    short = {"held_out_bytes": 6_000, "every": 8, "sample_bytes": 300_000}
     return {
         "stories15m": Pair(
             "stories15m", "own", 2_000_000 if long else 60_000, {"self_generated": 400_000, "held_out_bytes": 32_768}
@@ -88,7 +88,7 @@ def runs(name: str, pair: Pair) -> Iterator[Run]:
         yield Run(name, "hybrid", MIX, "new", pair.tokens, False)
         yield Run(name, "hybrid", MIX, "rows", pair.tokens, True)
     if name == "stories15m":
-        yield Run(name, "hybrid", MIX, "new", max(600_000, pair.tokens), True)
+        yield Run(name, "hybrid", MIX, "rows", max(600_000, pair.tokens), True)
     for method in ("learned", "pieces") if small else ():
         yield Run(name, method, MIX, "new", pair.tokens, True)
 

@@ -50,7 +50,7 @@ class CalibrationOptions:
     steps: int | None = None
     tokens: int | None = None
     minutes: float | None = None
-    lr: float = 0.1  # of the root mean square of a table's numbers
+    lr: float = 0.03  # of the root mean square of a table's numbers
     schedule: str = "cosine"
     warmup: float = 0.05
     clip: float = 1.0

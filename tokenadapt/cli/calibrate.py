@@ -35,7 +35,7 @@ def data_options(command: Any) -> Any:
         click.option("--bos", type=click.Choice(["as-trained", "always", "never"]), help="Begin token before it."),
         click.option("--objective", metavar="NAME=W,...", help="hidden, logits, bytes, attention, text, with weights."),
         click.option("--train", type=click.Choice(TRAIN), help="What is trained.  [default: new]"),
-        click.option("--lr", type=float, help="Highest rate, as a share of a table's typical number.  [default: 0.1]"),
+        click.option("--lr", type=float, help="Highest rate, as a share of a table's typical number.  [default: 0.03]"),
         click.option("--step-tokens", type=int, help="Tokens of one step.  [default: 1024]"),
         click.option("--batch-tokens", type=int, help="Tokens read at a time; bounds memory.  [default: 2048]"),
         click.option("--seed", type=int, help="[default: 0]"),
