@@ -25,7 +25,7 @@ from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids, Kind, Segment
 MOST: Final = 1000  # tokens hidden
 ENOUGH: Final = 300  # below which the model writes more texts
 MORE: Final = 96  # texts then
-READ: Final = 8192  # positions at most that are read anew for every method; the output side needs no reading
+READ: Final = 4096  # positions at most that are read anew for every method; the output side needs no reading
 CHUNK: Final = 1024  # positions whose logits are held at once
 
 
