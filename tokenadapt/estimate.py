@@ -9,6 +9,7 @@ import torch
 
 from tokenadapt.atomic import check_destination
 from tokenadapt.making import Choice, choose
+from tokenadapt.needs import check_needs
 from tokenadapt.overlap import Overlap, measure_overlap
 from tokenadapt.plan import BLOCK_NUMBERS
 from tokenadapt.progress import SILENT, Progress
@@ -40,7 +41,7 @@ class Estimate:
 
 def estimate(options: TransplantOptions, progress: Progress = SILENT) -> Estimate:
     """Open the inputs and count; nothing is written. Refuses what the run would refuse at its beginning."""
-    choose(options, ("input", "output"))
+    check_needs(choose(options, ("input", "output")), options)
     output = Path(options.output)
     check_destination(output, overwrite=options.overwrite)
     setting = prepare(options, progress)

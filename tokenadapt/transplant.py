@@ -12,6 +12,7 @@ from tokenadapt.checkpoint.manifest import Manifest
 from tokenadapt.checkpoint.tables import check_finite
 from tokenadapt.checkpoint.verify import VerifyReport, verify
 from tokenadapt.making import Job, choose, make, source_model
+from tokenadapt.needs import check_needs
 from tokenadapt.outcome import Clock, Outcome
 from tokenadapt.overlap import measure_overlap
 from tokenadapt.progress import SILENT, Progress
@@ -25,7 +26,7 @@ def transplant(options: TransplantOptions, progress: Progress = SILENT) -> Outco
     Raises RequestError where the request cannot work, VerificationError where the result fails a check.
     """
     clock = Clock()
-    choose(options, ("input", "output"))  # what cannot work fails before anything is opened
+    check_needs(choose(options, ("input", "output")), options)  # what cannot work fails before anything is opened
     check_destination(Path(options.output), overwrite=options.overwrite)
     if options.push_to_hub:
         check_push(options.push_to_hub)

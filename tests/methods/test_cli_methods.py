@@ -1,7 +1,11 @@
+import inspect
+
+import pytest
 from click.testing import CliRunner
 
 from tokenadapt.cli import cli
 from tokenadapt.methods import METHODS
+from tokenadapt.methods.options import parameters
 
 
 def test_the_table_has_every_method_with_its_needs_and_citation():
@@ -21,6 +25,13 @@ def test_one_method_shows_its_options_with_defaults():
     assert (rows["tau"], rows["k"], rows["g"], rows["theta"]) == ("0.3", "3", "0.3", "0.0")
     assert "required" in CliRunner().invoke(cli, ["methods", "wechsel"]).output
     assert "takes no options" in CliRunner().invoke(cli, ["methods", "pieces"]).output
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_option_is_explained(name):
+    function = METHODS[name].load()
+    said = inspect.getdoc(function)
+    assert [option for option in parameters(function) if f"`{option}`" not in said] == []
 
 
 def test_an_unknown_name_is_a_wrong_request():

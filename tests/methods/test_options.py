@@ -33,7 +33,8 @@ def test_a_name_alone_and_a_name_with_options():
         ("hybrid:g=1.5", "at least 0 and at most 1"),
         ("hybrid:tau", "'tau'.*no value.*hybrid:tau=VALUE"),
         ("normal:covariance=round", "one of full, diagonal, scalar"),
-        ("wechsel:k=3", "cannot do without source and target.*wechsel:source=PATH, target=PATH"),
+        ("wechsel:k=3", "cannot do without source and target.*wechsel:k=3,source=PATH,target=PATH"),
+        ("wechsel:source=,target=x", "'source' of the method wechsel has no value"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_exists(text, says):

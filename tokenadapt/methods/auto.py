@@ -25,6 +25,11 @@ def auto(problem: Problem, *, of: str = CANDIDATES, noise: NonNegative = 2.0) ->
     return run(problem, pick(problem, of, noise))
 
 
+def settled(problem: Problem, chosen: Chosen) -> Chosen:
+    """The method itself; for `auto` the one that it takes, so that a result can say by what it was made."""
+    return pick(problem, **chosen.options) if chosen.name == "auto" else chosen
+
+
 def pick(problem: Problem, of: str = CANDIDATES, noise: float = 2.0) -> Chosen:
     """The candidate of least harm; says each one's figure."""
     if problem.score is None:

@@ -12,7 +12,7 @@ from tokenadapt.plan import Dense, Plan, Problem, missing_rows
 
 
 def chain(problem: Problem, *, rest: NonNegative = 0.6, spread: Share = 0.5) -> Plan | Dense:
-    """Output row: (1 - spread) first piece + spread mean of the pieces, biased by `rest` times log P(rest | first).
+    """Output row: (1 - `spread`) first piece + `spread` mean of pieces, biased by `rest` times log P(rest | first).
 
     P(s | h) = P(p1 | h) P(p2 | p1, h) ...: the first factor is the first piece's own logit. The others are taken from
     the source model without h, after the token that begins a text, and so are too harsh: a word that fits is likelier

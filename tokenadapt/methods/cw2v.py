@@ -30,12 +30,13 @@ def cw2v(
     k: Count = 64,
     texts: Count = 100_000,
 ) -> Plan:
-    """Softmax of a low-rank matrix of logits over old rows, learnt by skip-gram (Mundra et al., arXiv:2407.05841).
+    """Softmax of logits of low `rank` over old rows, learnt by skip-gram (Mundra et al., arXiv:2407.05841).
 
-    The corpus is cut by the target tokenizer; copied tokens keep their rows, missing ones move inside the convex hull
-    of the `hull` old rows that are most frequent as pieces and copied tokens of the corpus. Skip-gram with `negative`
-    samples sees rows about their mean, of mean length 1. The `k` largest weights stay. Tokens seen fewer than
-    `min_count` times are left to the fallback.
+    The corpus, its first `texts` texts, is cut by the target tokenizer; copied tokens keep their rows, missing ones
+    move inside the convex hull of the `hull` old rows that are most frequent as pieces and copied tokens of the
+    corpus. Skip-gram with `negative` samples sees rows about their mean, of mean length 1: `steps` steps of Adam at
+    the learning rate `rate`, `batch` pairs of tokens at most `window` apart in each. The `k` largest weights stay.
+    Tokens seen fewer than `min_count` times are left to the fallback.
     """
     stream = _read(problem, texts)
     counts = np.bincount(stream[stream >= 0], minlength=len(problem.target))

@@ -11,7 +11,7 @@ from tokenadapt.plan import Plan, Problem
 
 
 def ends(problem: Problem, *, decay: Share = 0.5) -> Plan:
-    """Input row: the last piece, which the model reads last. Output row: pieces weighted 1, decay, decay^2, ..."""
+    """Input row: the last piece, which the model reads last. Output row: pieces weighted 1, `decay`, its square, ..."""
     cut = readable(problem)
     filled = np.flatnonzero(cut.counts)
     if problem.role == "input":

@@ -21,9 +21,10 @@ def focus(
 ) -> Plan:
     """Copied rows weighted by the sparsemax of cosines between fastText vectors (Dobler and de Melo, arXiv:2305.14481).
 
-    The vectors are learnt on the corpus as the target tokenizer cuts it (CBOW, 10 negative samples). Tokens seen
-    fewer than `min_count` times have none and are left to the fallback (published: a draw from a normal distribution
-    with diagonal covariance, `normal:covariance=diagonal`). Similarities are computed in blocks.
+    The vectors are learnt on the corpus as the target tokenizer cuts it (CBOW, 10 negative samples; pip install
+    'tokenadapt[gensim]'): `dim` numbers each, `epochs` times over the first `texts` texts. Tokens seen fewer than
+    `min_count` times have none and are left to the fallback (published: a draw from a normal distribution with
+    diagonal covariance, `normal:covariance=diagonal`). Similarities are computed in blocks.
     """
     vectors = fasttext_vectors(problem, Training(dim, epochs, min_count, texts))
     copied = np.flatnonzero(problem.alignment.how == How.COPIED)

@@ -14,7 +14,7 @@ Cosine = Annotated[float, Bound(-1, 1)]
 
 
 def global_(problem: Problem, *, tau: Positive = 0.3, k: Count = 3, theta: Cosine = 0.0) -> Plan:
-    """Weights softmax(cosine / tau) over the k nearest old tokens, those below `theta` dropped.
+    """Weights softmax(cosine / `tau`) over the `k` nearest old tokens, those below `theta` dropped.
 
     A token with no neighbour left is left to the fallback. k is not stated in the paper; the published code has
     3 and theta 0 (arXiv:2505.09738).

@@ -12,9 +12,10 @@ from tokenadapt.plan import Plan, Problem
 
 
 def hybrid(problem: Problem, *, tau: Positive = 0.3, k: Count = 3, g: Share = 0.3, theta: Cosine = 0.0) -> Plan:
-    """(1 - g) local + g global; one alone at full weight where the other gives nothing (arXiv:2505.09738).
+    """(1 - `g`) local + `g` global; one alone at full weight where the other gives nothing (arXiv:2505.09738).
 
-    g = 0 is `local` and g = 1 is `global`, each without the other as a reserve, as in the published code.
+    `tau` is of both, `k` and `theta` are of `global`. g = 0 is `local` and g = 1 is `global`, each without the other
+    as a reserve, as in the published code.
     """
     if g == 0:
         return local(problem, tau=tau)

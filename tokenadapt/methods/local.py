@@ -14,7 +14,7 @@ from tokenadapt.vocab.types import Segmentation
 
 
 def local(problem: Problem, *, tau: Positive = 0.3) -> Plan:
-    """Weights softmax(c / tau), where c is the mean of a piece's share of the length and its softmaxed cosine.
+    """Weights softmax(c / `tau`), where c is the mean of a piece's share of the length and its softmaxed cosine.
 
     The softmax over cosines has no temperature. Pieces without a vector are left out; a token without one, or
     with no piece left, is left to the fallback. Paper: tau 0.6; published code: 0.3 (arXiv:2505.09738).

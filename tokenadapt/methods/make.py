@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokenadapt.errors import RequestError
 from tokenadapt.methods.merge_rows import fill
 from tokenadapt.methods.options import Chosen
-from tokenadapt.methods.registry import NEEDS, Need, find
+from tokenadapt.methods.registry import Need, find, lacks
 from tokenadapt.methods.subset import subset
 from tokenadapt.plan import Dense, Plan, Problem
 from tokenadapt.vocab.types import Ids
@@ -33,9 +32,7 @@ def run(problem: Problem, chosen: Chosen) -> Plan | Dense:
     }  # fmt: skip
     for need in method.needs:
         if given[need] is None:
-            raise RequestError(
-                f"The method {method.name} needs {NEEDS[need]}.", "Give it, or choose a method that does without."
-            )
+            raise lacks(method.name, need)
     M = len(problem.alignment.missing)
     if not M:
         return Plan(np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))

@@ -30,13 +30,13 @@ def ofa(
     factors: bool = False,
     words: Count = 2_000_000,
 ) -> Plan | Dense:
-    """softmax(cosine / tau) over the k nearest old tokens, in multilingual word vectors (Liu et al., arXiv:2311.08849).
+    """softmax(cosine / `tau`) over the `k` nearest old tokens, in multilingual word vectors (arXiv:2311.08849).
 
-    `vectors` is one file for all languages; words as in ColexNet+ (`deu:$wort$`) lose their code, and $ is a space.
-    A token's vector is the plain mean of the words that hold it. `keep_dim` gives new rows what they would have in
-    the factorised model E = F P of that rank: they are projected on P's rows, so that the result still loads as it
-    is; what is lost is what the dropped directions of the old table held. 0 keeps all. `factors` stores F and P of
-    the whole new table beside the model too (transplant.factors).
+    `vectors` is one file for all languages; words as in ColexNet+ (`deu:$wort$`) lose their code, and $ is a space;
+    the first `words` words are read. A token's vector is the plain mean of the words that hold it. `keep_dim` gives
+    new rows what they would have in the factorised model E = F P of that rank: they are projected on P's rows, so that
+    the result still loads as it is; what is lost is what the dropped directions of the old table held. 0 keeps all.
+    `factors` stores F and P of the whole new table beside the model too (transplant.factors).
     """
     kept = 0 < keep_dim < problem.width
     if factors and not kept:

@@ -18,11 +18,11 @@ Atoms = Literal["unit", "raw", "centred"]
 
 
 def omp(problem: Problem, *, k: Count = 64, atoms: Atoms = "unit") -> Plan | Dense:
-    """The donor's row as a sum of at most k copied tokens' donor rows, the same sum of old rows (arXiv:2506.06607).
+    """The donor's row as a sum of at most `k` copied tokens' donor rows, the same sum of old rows (arXiv:2506.06607).
 
-    `unit` chooses among rows of length one (the first choice is then the most similar row); `raw` among the rows as
-    they are, as the published code does, which favours long ones; `centred` takes the copied tokens' mean out on
-    both sides first. Coefficients always belong to the rows themselves. A token that the donor lacks is left to the
+    `atoms`: `unit` chooses among rows of length one (the first choice is then the most similar row); `raw` among the
+    rows as they are, as the published code does, which favours long ones; `centred` takes the copied tokens' mean out
+    on both sides first. Coefficients always belong to the rows themselves. A token that the donor lacks is left to the
     fallback.
     """
     shared = donor.view(problem)

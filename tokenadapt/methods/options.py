@@ -145,7 +145,7 @@ def parse_method(text: str) -> Chosen:
         if key not in known:
             has = f"Its options are: {', '.join(known)}." if known else "It takes no options."
             raise RequestError(f"The method {name} has no option {key!r}.", has)
-        if not equals:
+        if not equals or not value:
             raise RequestError(f"The option {key!r} of the method {name} has no value.", f"Write {name}:{key}=VALUE.")
         try:
             options[key] = known[key].read(value)
@@ -155,6 +155,7 @@ def parse_method(text: str) -> Chosen:
             ) from None
     lacking = [key for key, parameter in known.items() if parameter.required and key not in options]
     if lacking:
-        wants = ", ".join(f"{key}={known[key].values.split()[-1].upper()}" for key in lacking)
+        given = [f"{key}={_spell(value)}" for key, value in options.items()]
+        wants = ",".join([*given, *(f"{key}={known[key].values.split()[-1].upper()}" for key in lacking)])
         raise RequestError(f"The method {name} cannot do without {' and '.join(lacking)}.", f"Write {name}:{wants}.")
     return Chosen(name, options)

@@ -20,6 +20,7 @@ NEEDS: Final[dict[Need, str]] = {
     "donor": "a model that has the target tokenizer (--donor)",
     "files": "files named by its own options",
 }
+GIVE: Final[dict[Need, str]] = {"space": "--space SPEC", "corpus": "--corpus FILE", "donor": "--donor MODEL"}
 MethodFunction = Callable[..., "Plan | Dense"]
 
 
@@ -170,6 +171,12 @@ METHODS: Final[dict[str, Method]] = {
         ),
     )
 }
+
+
+def lacks(name: str, need: Need) -> RequestError:
+    """The error of a method that was not given what it needs."""
+    how = f"Add {GIVE[need]}" if need in GIVE else "Give it"
+    return RequestError(f"The method {name} needs {NEEDS[need]}.", f"{how}, or choose a method that does without.")
 
 
 def find(name: str) -> Method:

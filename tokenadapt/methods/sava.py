@@ -26,9 +26,10 @@ def sava(
 ) -> Dense:
     """The donor's row, mapped into the source's space by a map fitted on the copied tokens (arXiv:2504.17025).
 
+    `map` is any affine map, or an orthogonal one, which turns and moves but neither stretches nor shears.
     `standardise` brings each column of both sides to mean 0 and variance 1 before the fit, and back after it;
-    otherwise only the means are taken out. `ridge` is in units of the mean square of a donor column. A token that
-    the donor lacks is left to the fallback.
+    otherwise only the means are taken out. `ridge` is in units of the mean square of a donor column. A token that the
+    donor lacks is left to the fallback.
     """
     shared = donor.view(problem)
     M = len(problem.alignment.missing)

@@ -24,15 +24,16 @@ def trans(
     """Old rows weighted by how often their words translate the token's (Remy et al., arXiv:2408.04303).
 
     `table` holds source word, target word and weight a line (or fast_align's four columns); `parallel` a sentence and
-    its translation a line, which eflomal aligns. A word pair's weight goes half to all pairs of its tokens, half to
-    those at the same place. A token that no pair holds takes the translations of the tokens that begin with it and of
-    the longest ones inside it, each set alike, double where an old token begins a word. Numbers take their first old
-    piece. What is then without a translation is left to the fallback (published: the unknown token's row).
+    its translation a line, which eflomal aligns (pip install 'tokenadapt[eflomal]'); pairs of words that occur fewer
+    than `min_count` times are dropped. A word pair's weight goes half to all pairs of its tokens, half to those at the
+    same place. A token that no pair holds takes the translations of the tokens that begin with it and of the longest
+    ones inside it, each set alike, double where an old token begins a word. Numbers take their first old piece. What
+    is then without a translation is left to the fallback (published: the unknown token's row).
     """
     if (table is None) == (parallel is None):
         raise RequestError(
-            "The method trans needs a translation table or a parallel corpus.",
-            "Write trans:table=FILE, or trans:parallel=FILE.",
+            "The method trans takes a translation table or a parallel corpus: one of the two.",
+            "Write trans:table=PATH, or trans:parallel=PATH.",
         )
     words = read_table(table, min_count) if table else count_links(parallel, min_count)  # type: ignore[arg-type]
     counts = token_counts(problem, words)

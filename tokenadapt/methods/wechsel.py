@@ -26,12 +26,13 @@ def wechsel(
     tau: Positive = 0.1,
     words: Count = 200_000,
 ) -> Plan:
-    """softmax(cosine / tau) over the k nearest old tokens (Minixhofer et al., arXiv:2112.06598).
+    """softmax(cosine / `tau`) over the `k` nearest old tokens (Minixhofer et al., arXiv:2112.06598).
 
-    `source` and `target` are word vectors of the two languages (.vec text, or fastText's .bin). `dictionary` holds a
-    word and its translation a line; the source's vectors are turned onto the target's by orthogonal Procrustes over
-    it; without one they count as aligned already. Tokens get vectors from n-grams (.bin) or from the words that hold
-    them, weighted by frequency (in text files: 1 / rank). `words` is how many words of each file are read.
+    `source` and `target` are word vectors of the two languages (.vec text, or fastText's .bin through gensim: pip
+    install 'tokenadapt[gensim]'). `dictionary` holds a word and its translation a line; the source's vectors are
+    turned onto the target's by orthogonal Procrustes over it; without one they count as aligned already. Tokens get
+    vectors from n-grams (.bin) or from the words that hold them, weighted by frequency (in text files: 1 / rank).
+    `words` is how many words of each file are read.
     """
     here, there = read_word_vectors(source, words), read_word_vectors(target, words)
     if here.vectors.shape[1] != there.vectors.shape[1]:
