@@ -111,6 +111,13 @@ def test_a_run_goes_on_only_with_the_same_options(tied_swap, corpus, tmp_path):
     assert calibrate(dataclasses.replace(request, restart=True)).curve[-1].step == 1
 
 
+def test_two_runs_for_one_output_are_refused(tied_swap, corpus, tmp_path):
+    desk = Desk.of(tmp_path / "out")
+    with desk.held(), pytest.raises(RequestError, match="Another process"):
+        calibrate(options(tied_swap, corpus, tmp_path / "out"))
+    assert not desk.folder.exists()  # nothing was begun
+
+
 def test_an_extra_that_is_not_installed_is_named(tied_swap, corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtraError, match=r"tokenadapt\[lora\]"):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from tokenadapt.atomic import check_destination, staged_folder
 from tokenadapt.calibration.batches import Order
 from tokenadapt.calibration.bench import Bench, budget, set_up, start
-from tokenadapt.calibration.group import join
+from tokenadapt.calibration.group import Group, join
 from tokenadapt.calibration.lesson import memory_named
 from tokenadapt.calibration.loop import Ended, Loop, Tools
 from tokenadapt.calibration.objectives.terms import parse_terms
 from tokenadapt.calibration.options import CalibrationOptions
 from tokenadapt.calibration.outcome import Calibrated
-from tokenadapt.calibration.pair import open_pair
+from tokenadapt.calibration.pair import Pair, open_pair
 from tokenadapt.calibration.result import changed_by, check_result, finish_result, write_result
 from tokenadapt.calibration.state import Desk, RunState
 from tokenadapt.errors import RequestError
@@ -34,6 +35,12 @@ def calibrate(options: CalibrationOptions, progress: Progress = SILENT) -> Calib
     pair = open_pair(options, progress)
     check_destination(output, overwrite=options.overwrite, inputs=(pair.folder, pair.source.folder))
     desk = Desk.of(output)
+    with desk.held() if group.first else nullcontext():
+        return _run(pair, options, desk, group, progress)
+
+
+def _run(pair: Pair, options: CalibrationOptions, desk: Desk, group: Group, progress: Progress) -> Calibrated:
+    """Begin or go on, train, write."""
     binding = options.binding()
     going_on = group.agree(group.first and desk.check(binding, resume=options.resume, restart=options.restart))
     facts = desk.facts() if going_on else {}

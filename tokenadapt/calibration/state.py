@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +19,14 @@ from tokenadapt.atomic import readable_errors, resolved
 from tokenadapt.calibration.batches import Place
 from tokenadapt.errors import RequestError
 
+if sys.platform != "win32":
+    import fcntl
+else:  # no such locks there
+    fcntl = None
+
 _FILE: Final = "state.pt"
 _REQUEST: Final = "request.json"
+_LOCK: Final = "lock"
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,8 @@ class Desk:
     def check(self, request: Mapping[str, Any], *, resume: bool, restart: bool) -> bool:
         """Whether there is a run to go on with; refuses a run that would silently drop or change another."""
         if restart:
-            self.clear()
+            for name in (_REQUEST, _FILE):
+                (self.folder / name).unlink(missing_ok=True)
         noted = self._noted()
         known = None if noted is None else noted["request"]
         if known is None:
@@ -129,6 +138,26 @@ class Desk:
             raise RequestError(
                 f"The state {file} is damaged ({str(error)[:100]}).", "Begin anew by --restart."
             ) from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others away while this run lives; what holds no request afterwards is removed."""
+        with readable_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / _LOCK).open("w")
+        with file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise RequestError(
+                        f"Another process is at work in {self.folder}.", "Wait for it to end, or name another output."
+                    ) from None
+            try:
+                yield
+            finally:
+                if not (self.folder / _REQUEST).exists():
+                    self.clear()
 
     def clear(self) -> None:
         """Drop everything."""
