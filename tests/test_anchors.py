@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -16,6 +17,7 @@ from tests.test_model import gemma
 from tests.tiny import tiny_model
 from tokenadapt import anchors
 from tokenadapt.anchors import Anchors, OwnTexts
+from tokenadapt.checkpoint.saved_plan import load_plan
 from tokenadapt.forward import Sampling
 from tokenadapt.methods import parse_method
 from tokenadapt.methods.make import make_rows
@@ -201,7 +203,12 @@ def test_a_user_sees_each_candidates_figure(target, tmp_path, more):
     roles = ["input", "output"] if more else ["output"]
     assert [line.split()[1] for line in told] == [role for role in roles for _ in range(5)]
     assert [line.split()[4].rstrip(":") for line in told[:5]] == ["pieces", "length", "ends", "learned", "hybrid"]
-    assert sum(line.endswith(": taken") for line in told) == len(roles)
+    taken = {line.split()[1]: line.split()[4].rstrip(":") for line in told if line.endswith(": taken")}
+    assert taken.keys() == set(roles)
+    manifest = json.loads((tmp_path / "out" / "transplant.json").read_text())
+    assert manifest["methods"] == dict.fromkeys(roles, "auto")
+    assert {role: settings["taken"] for role, settings in manifest["options"]["settings"].items()} == taken
+    assert load_plan(tmp_path / "out").methods == taken
 
 
 def test_an_unknown_candidate_is_refused_before_anything_is_read(tmp_path):

@@ -65,11 +65,11 @@ def assemble(job: Job, made: tuple[MadeRole, ...], staging: Path, progress: Prog
             {one.role: one.made for one in made},
             source=setting.source,
             target=setting.target,
-            methods={role: str(chosen) for role, chosen in job.choice.methods.items()},
+            methods={one.role: one.method for one in made},
             calibration=job.choice.calibration,
             options={"tied": setting.tied, "fallback": str(job.choice.fallback)},
         )
-        manifest = dataclasses.replace(_manifest(job, translated, written, staging), factors=factors)
+        manifest = dataclasses.replace(_manifest(job, made, translated, written, staging), factors=factors)
         manifest.write(staging)
     return manifest
 
@@ -176,7 +176,15 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
-def _manifest(job: Job, translated: Translated, written: WrittenTensors, staging: Path) -> Manifest:
+def _settings(job: Job, one: MadeRole) -> dict[str, Any]:
+    """Every option of a role's method; of auto also what it took."""
+    chosen = job.choice.methods[one.role]
+    return {**chosen.settings, "taken": one.method} if one.method != str(chosen) else chosen.settings
+
+
+def _manifest(
+    job: Job, made: tuple[MadeRole, ...], translated: Translated, written: WrittenTensors, staging: Path
+) -> Manifest:
     setting, options, overlap = job.setting, job.options, job.overlap
     checkpoint = setting.checkpoint
     recorded = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NOT_RECORDED}
@@ -195,7 +203,7 @@ def _manifest(job: Job, translated: Translated, written: WrittenTensors, staging
             options.tokenizer, tokenizer.path, TOKENIZER_FILES, vocabulary=vocabulary_hash(setting.target)
         ),
         methods={role: str(chosen) for role, chosen in job.choice.methods.items()},
-        options={**recorded, "settings": {role: chosen.settings for role, chosen in job.choice.methods.items()}},
+        options={**recorded, "settings": {one.role: _settings(job, one) for one in made}},
         seed=options.seed,
         counts=overlap.counts,
         spelled_alike=overlap.spelled_alike,

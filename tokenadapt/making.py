@@ -16,7 +16,7 @@ from tokenadapt.donor import open_donor
 from tokenadapt.finishing import add_bias, calibrate_norms
 from tokenadapt.forward import Sampling
 from tokenadapt.methods import Chosen, parse_method
-from tokenadapt.methods.auto import needs_of
+from tokenadapt.methods.auto import needs_of, settled
 from tokenadapt.methods.make import make_rows
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.model import SourceModel
@@ -74,6 +74,7 @@ class MadeRole:
     unused: torch.Tensor  # (D,)
     alignment: Alignment = field(repr=False)
     dtype: torch.dtype = torch.float32
+    method: str = ""  # that made them: where the choice is auto, the one it took
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -201,16 +202,18 @@ def _problem(job: Job, helpers: Helpers, role: Role, progress: Progress) -> Prob
 def _make_role(job: Job, problem: Problem, progress: Progress) -> MadeRole:
     setting, options, choice = job.setting, job.options, job.choice
     role, old = problem.role, problem.table
-    named = "tied" if setting.tied else role
-    with progress.stage(f"make {named} rows by {choice.methods[role]}"):
-        made = job.rows(problem) if job.rows else make_rows(problem, choice.methods[role], choice.fallback)
+    named, chosen = "tied" if setting.tied else role, choice.methods[role]
+    with progress.stage(f"make {named} rows by {chosen}"):
+        if job.rows is None:
+            chosen = settled(problem, chosen)
+        made = job.rows(problem) if job.rows else make_rows(problem, chosen, choice.fallback)
         if choice.calibrate_norm:
             made = calibrate_norms(problem, made)
         if choice.bias_per_piece and role == "output":
             made = add_bias(problem, made, choice.bias_per_piece)
     unused = unused_rows(problem, tied=setting.tied, readings=_readings(problem) if _will_run(job) else ())
     dtype = getattr(torch, options.dtype) if options.dtype else old.dtype
-    return MadeRole(role, old, made, unused, setting.alignment, dtype)
+    return MadeRole(role, old, made, unused, setting.alignment, dtype, str(chosen))
 
 
 def _will_run(job: Job) -> bool:
