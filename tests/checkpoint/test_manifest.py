@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.checkpoint.small_road import small_road, source_folder, target_folder
+from tokenadapt.checkpoint.card import CardFacts, render_card
 from tokenadapt.checkpoint.manifest import describe_input, file_digest, library_versions, read_manifest
 from tokenadapt.errors import RequestError
 
@@ -48,6 +49,30 @@ def test_secrets_in_options_are_not_written(out, tmp_path, secret):
 def test_files_outside_the_folder_are_refused(out, name):
     with pytest.raises(ValueError, match="own folder"):
         replace(read_manifest(out), files={name: "0"})
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("ofa:vectors=/home/me/w.vec,k=3", "ofa:vectors=w.vec,k=3"),
+        ("wechsel:source=~me/a/x.vec,target=../b/y.vec", "wechsel:source=x.vec,target=y.vec"),
+        ("static:/srv/models/potion", "static:potion"),
+        (r"C:\Users\me\words.txt", "words.txt"),
+        (
+            ["/data/text.jsonl", "hf://datasets/own/name", "own/name"],
+            ["text.jsonl", "hf://datasets/own/name", "own/name"],
+        ),
+        ({"vectors": {"file": "/tmp/w.vec", "sha256": "ab"}}, {"vectors": {"file": "w.vec", "sha256": "ab"}}),
+        ("auto:of=pieces+hybrid", "auto:of=pieces+hybrid"),
+        (3, 3),
+    ],
+)
+def test_of_paths_in_options_the_last_name_is_told(out, tmp_path, value, told):
+    made = replace(read_manifest(out), options={"x": value}, methods={"input": "ofa:vectors=/home/me/w.vec"})
+    made.write(tmp_path)
+    assert read_manifest(tmp_path).options == {"x": told}
+    assert read_manifest(tmp_path).methods == {"input": "ofa:vectors=w.vec"}
+    assert "/me/" not in render_card(made, CardFacts())
 
 
 def test_numbers_of_every_library_are_plain(out, tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tokenadapt.checkpoint.manifest import Manifest
+from tokenadapt.checkpoint.manifest import Manifest, without_folders
 
 FILE: Final = "README.md"
 _REASONS: Final = {
@@ -146,8 +146,9 @@ def _overlap(manifest: Manifest) -> str:
 
 
 def _method(manifest: Manifest) -> str:
-    shown: list[tuple[str, Any]] = [("method, " + role, method) for role, method in manifest.methods.items()]
-    options = {key: value for key, value in manifest.options.items() if key not in _NO_MATTER}
+    methods, told = without_folders(manifest.methods), without_folders(manifest.options)
+    shown: list[tuple[str, Any]] = [("method, " + role, method) for role, method in methods.items()]
+    options = {key: value for key, value in told.items() if key not in _NO_MATTER}
     shown += [(key, value) for key, value in options.items() if _says_something(value)]
     shown.append(("seed", manifest.seed))
     lines = [f"- {change}" for change in manifest.changes]

@@ -27,6 +27,7 @@ FILE: Final = "transplant.json"
 VERSION: Final = 1
 _HASHED: Final = (*TOKENIZER_FILES, "config.json", "generation_config.json", "transplant.plan", "transplant.factors")
 _SECRET: Final = re.compile(r"(hf_|sk-)[A-Za-z0-9]{8,}|token=[^&\s\"]+|://[^/\s\"]*@", re.IGNORECASE)
+_FOLDERS: Final = re.compile(r"(?:^|(?<=[:=,+]))(?:~[^/\\]*|\.\.?|[A-Za-z]:)?[/\\](?![/\\])(?:[^/\\,]+[/\\])+")
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,19 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `transplant.json`."""
-        text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False, default=_plain)
+        state = dataclasses.asdict(self)
+        state |= {key: without_folders(state[key]) for key in ("methods", "options")}
+        text = json.dumps(state, indent=1, ensure_ascii=False, default=_plain)
         (folder / FILE).write_text(_SECRET.sub("[removed]", text) + "\n", encoding="utf-8", newline="\n")
+
+
+def without_folders(value: Any) -> Any:
+    """Options as they may be told: of a local path, also within `name:key=path`, its last name only."""
+    if isinstance(value, str):
+        return _FOLDERS.sub("", value)
+    if isinstance(value, Mapping):
+        return {key: without_folders(one) for key, one in value.items()}
+    return [without_folders(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def describe_input(spec: str, path: Path, names: Sequence[str] = (), **more: Any) -> Input:

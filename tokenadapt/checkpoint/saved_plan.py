@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenadapt.checkpoint.manifest import without_folders
 from tokenadapt.errors import RequestError
 from tokenadapt.plan import MEAN, Dense, Plan, Role
 from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids
@@ -119,9 +120,9 @@ def save_plan(
         "source_vocabulary": vocabulary_hash(source),
         "target_vocabulary": vocabulary_hash(target),
         "roles": {role: "plan" if isinstance(one, Plan) else "dense" for role, one in made.items()},
-        "methods": dict(methods),
+        "methods": without_folders(methods),
         "calibration": calibration,
-        "options": dict(options or {}),
+        "options": without_folders(options or {}),
         "notes": {str(number): note for number, note in sorted(alignment.notes.items())},
         "spelled_alike": alignment.spelled_alike,
     }
