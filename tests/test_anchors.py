@@ -214,3 +214,5 @@ def test_a_user_sees_each_candidates_figure(target, tmp_path, more):
 def test_an_unknown_candidate_is_refused_before_anything_is_read(tmp_path):
     words = ("transplant", "nowhere", "nowhere", tmp_path / "out", "--method", "auto:of=length+nothing")
     assert "no method 'nothing'" in refused(2, *words)
+    words = ("transplant", "nowhere", "nowhere", tmp_path / "out", "--fallback", "auto:of=none")
+    assert "no method 'none'" in refused(2, *words)

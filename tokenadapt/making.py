@@ -112,9 +112,10 @@ def choose(options: TransplantOptions, roles: tuple[Role, ...]) -> Choice:
     main = parse_method(options.method)
     output = parse_method(options.output_method) if options.output_method else main
     methods = {role: output if role == "output" and len(roles) == 2 else main for role in roles}
-    for chosen in methods.values():
+    fallback = parse_method(options.fallback)
+    for chosen in (*methods.values(), fallback):
         needs_of(chosen)  # the candidates of auto are names as well
-    return Choice(methods, parse_method(options.fallback), options.calibrate_norm, options.bias_per_piece)
+    return Choice(methods, fallback, options.calibrate_norm, options.bias_per_piece)
 
 
 def source_model(setting: Setting, options: TransplantOptions, progress: Progress = SILENT) -> SourceModel:
