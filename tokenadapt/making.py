@@ -196,6 +196,7 @@ def _problem(job: Job, helpers: Helpers, role: Role, progress: Progress) -> Prob
         corpus=_corpus(options, progress),
         donor=helpers.donor,
         seed=options.seed,
+        tied=setting.tied,
         progress=progress,
     )
 

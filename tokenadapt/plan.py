@@ -144,6 +144,7 @@ class Problem:
     donor: Donor | None = None
     score: Callable[[str], NDArray[np.float64]] | None = None  # a method's harm on held-out old tokens, by text
     seed: int = 0
+    tied: bool = False  # one row will serve both roles
     progress: Progress = field(default=SILENT, compare=False)
 
     def __post_init__(self) -> None:

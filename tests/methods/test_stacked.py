@@ -153,6 +153,13 @@ def test_input_rows_are_the_learned_ones_and_too_little_text_changes_nothing(cap
     torch.testing.assert_close(few.rows, as_input.rows)
 
 
+def test_a_tied_table_keeps_the_learned_rows(caplog):
+    problem = bigram_problem()
+    tied = stacked.stacked(replace(problem, tied=True))
+    assert "--untie" in caplog.text
+    torch.testing.assert_close(tied.rows, stacked.stacked(replace(problem, role="input")).rows)
+
+
 def test_the_method_says_better_what_the_model_writes(monkeypatch):
     monkeypatch.setattr(stacked, "FEWEST", 50)
     problem = bigram_problem()

@@ -42,11 +42,15 @@ def stacked(
     rules (a set for each number of pieces) and the coefficients of the bias are those under which the new output table
     says best what came next: a convex problem of some 40 unknowns (stacking, Wolpert 1992). The bias goes along the
     direction in which all states agree; it is linear in the number of pieces and of bytes, the token's rank in the
-    target's merges or scores, and the mean log-probability of its pieces. `share` is that of `learned`. `texts` 0 is
-    what `effort` says.
+    target's merges or scores, and the mean log-probability of its pieces. A tied table keeps the rows of `learned`:
+    fitted to the output alone, they cost more as input than they bring. `share` is that of `learned`. `texts` 0 is what
+    `effort` says.
     """
     corrected = learned(problem, share=share)
     if problem.role == "input":  # of two tables; the one table of a tied result has the role output
+        return corrected
+    if problem.tied:
+        log.warning("stacked: one table serves input and output, so that its rows stay those of learned; see --untie")
         return corrected
     seen = observe(problem, texts or TEXTS[effort])
     if len(seen.label) < FEWEST:

@@ -1,0 +1,105 @@
+"""The tables and the picture of docs/methods.md, from what bench_fidelity.py has kept.
+
+    python scripts/fidelity_page.py fidelity.json [MORE.json ...] [--picture docs/methods.svg] [--page docs/methods.md]
+
+With --page the tables replace what stands between the marks `<!-- table -->` and `<!-- /table -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+READABLE = 1.6  # source bits per byte under which a model is said to read a kind
+MARKS = ("<!-- table -->", "<!-- /table -->")
+
+
+def read(paths: list[Path]) -> dict[str, Any]:
+    """All runs as one; of a method measured twice under one heading the later file counts."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        for key, entry in json.loads(path.read_text(encoding="utf-8")).items():
+            into = found.setdefault(key, {"before": entry["before"], "methods": {}})
+            into["methods"] |= entry["methods"]
+    return found
+
+
+def excess(entry: dict[str, Any], method: str, kinds: list[str]) -> float:
+    after, before = entry["methods"][method]["after"], entry["before"]
+    return sum(after[kind] - before[kind] for kind in kinds) / len(kinds)
+
+
+def ranked(entry: dict[str, Any]) -> list[str]:
+    return sorted(entry["methods"], key=lambda method: excess(entry, method, list(entry["before"])))
+
+
+def table(key: str, entry: dict[str, Any]) -> str:
+    kinds = list(entry["before"])
+    read_well = [kind for kind in kinds if entry["before"][kind] < READABLE] or kinds
+    before = sum(entry["before"].values()) / len(kinds)
+    lines = [
+        f"**{key}** (source: {before:.3f} bits per byte, {len(kinds)} kinds of text)",
+        "",
+        f"| method | excess | on {len(read_well)} kinds that the source reads | on copied tokens | on new tokens "
+        "| worst kind | seconds |",
+        "| --- | ---: | ---: | ---: | ---: | --- | ---: |",
+    ]
+    for method in ranked(entry):
+        one = entry["methods"][method]
+        worst = max(kinds, key=lambda kind: one["after"][kind] - entry["before"][kind])
+        new, copied = (sum(one[part][kind] for kind in kinds) / len(kinds) for part in ("new", "copied"))
+        lines.append(
+            f"| `{method}` | {excess(entry, method, kinds):.3f} | {excess(entry, method, read_well):.3f} "
+            f"| {copied:.3f} | {new:.3f} | {worst} {one['after'][worst] - entry['before'][worst]:+.2f} "
+            f"| {one['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def picture(found: dict[str, Any], path: Path) -> None:
+    """Excess by method under each heading, best at the top."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "tokenadapt"  # the same file from the same figures
+    from matplotlib import pyplot as plt
+
+    heights = [len(entry["methods"]) + 2 for entry in found.values()]
+    figure, axes = plt.subplots(
+        len(found), 1, figsize=(7.5, 0.28 * sum(heights)), height_ratios=heights, layout="constrained", squeeze=False
+    )
+    for axis, (key, entry) in zip(axes[:, 0], found.items(), strict=True):
+        names = ranked(entry)[::-1]
+        values = [excess(entry, name, list(entry["before"])) for name in names]
+        bars = axis.barh(names, values)
+        axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+        axis.set_title(key, loc="left", fontsize=10)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1, 0].set_xlabel("bits per byte above the source model, before any training")
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--page", type=Path)
+    arguments = parser.parse_args()
+    found = read(arguments.runs)
+    text = "\n\n".join(table(key, entry) for key, entry in found.items())
+    if arguments.page:
+        page = arguments.page.read_text(encoding="utf-8")
+        between = re.compile(f"(?<={MARKS[0]}\n).*(?={MARKS[1]})", re.DOTALL)
+        arguments.page.write_text(between.sub(lambda _: f"\n{text}\n\n", page), encoding="utf-8")
+    else:
+        print(text)
+    if arguments.picture:
+        picture(found, arguments.picture)
+
+
+if __name__ == "__main__":
+    main()
