@@ -101,13 +101,14 @@ def test_the_harm_is_that_of_the_model_with_these_rows(pair, role, tied, sides):
     problem = problem_of(source, role)
     judge = Anchors(problem, source, tied=tied)
     assert len(judge.hidden) > 5
-    size = sum(len(OLD[token] or b"") for text in judge.own.texts for token in text[1:])
+    own = judge.own.first(anchors.READ) if "input" in sides else judge.own  # what is read anew is bounded
+    size = sum(len(OLD[token] or b"") for text in own.texts for token in text[1:])
     for name in ("pieces", "ends", "zero"):
         rows = missing_rows(
             problem.table, make_rows(judge.pose(problem, name), parse_method(name)), 0, len(judge.hidden)
         )
-        before = brute(model, judge.own, judge.hidden, rows, [])
-        after = brute(model, judge.own, judge.hidden, rows, sides)
+        before = brute(model, own, judge.hidden, rows, [])
+        after = brute(model, own, judge.hidden, rows, sides)
         want = (after - before) / np.log(2) / size
         assert np.abs(want).max() > 3e-5
         np.testing.assert_allclose(judge.score(problem, name), want, rtol=2e-3, atol=2e-6)
