@@ -138,6 +138,8 @@ class SourceModel:
         head = self._head
         begin = self.start if self.start is not None else next(iter(self.stop), 0)
         ends = torch.tensor([index for index in self.stop if index != begin], dtype=torch.long)
+        positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        tokens = min(tokens, positions or tokens)
         with self.progress.stage("texts of the source model's own", len(prompts), "texts") as advance:
             for first in range(0, len(prompts), TEXTS_AT_ONCE):
                 part = prompts[first : first + TEXTS_AT_ONCE]
@@ -155,20 +157,9 @@ class SourceModel:
     @cached_property
     def _written(self) -> tuple[list[list[int]], torch.Tensor]:
         """Samples and their states, made together."""
-        head, options = self._head, self.sampling
-        begin = self.start if self.start is not None else next(iter(self.stop), 0)
-        with self.progress.stage("texts of the source model's own", options.texts, "texts") as advance:
-            starts = torch.full((options.texts, 1), begin, dtype=torch.long)
-            positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-            tokens = min(options.tokens, positions or options.tokens)
-            drawn = Sampling(options.texts, tokens, options.temperature, options.seed)
-            ids, states = forward.sample(self._model, head, starts, drawn)
-            advance(options.texts)
-        ends = torch.tensor([index for index in self.stop if index != begin], dtype=torch.long)
-        lengths = [_until(row, ends) for row in ids]
-        texts = [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
-        kept = [row[: length - 1] for row, length in zip(states, lengths, strict=True)]
-        return texts, torch.cat(kept) * head.scale
+        options = self.sampling
+        texts, states = zip(*self.continued([[]] * options.texts, options.tokens, options.seed), strict=True)
+        return list(texts), torch.cat(states)
 
     @torch.inference_mode()
     def states_with_rows(self, texts: Sequence[Sequence[int]], ids: Ids, rows: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from tests.methods.problems import TinyModel, byte_vocab, make_problem
 from tokenadapt.methods import mixture, stacked
 from tokenadapt.methods.mixture import Rules, fit
 from tokenadapt.methods.own_text import Observed, canonical, observe, shared_starts
-from tokenadapt.methods.pieces import pieces
+from tokenadapt.methods.pieces import end_piece, pieces
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.plan import Dense, missing_rows
 
@@ -24,7 +24,7 @@ def bigram_problem(width=8, **more):
 
 
 def some_rules(problem, seen):
-    made = (pieces(problem), stacked._one(problem, 0), stacked._one(problem, -1))
+    made = (pieces(problem), end_piece(problem, 0), end_piece(problem, -1))
     return Rules(
         table=problem.table,
         made=made,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import numpy as np
@@ -43,7 +44,7 @@ def learned(problem: Problem, *, most: Annotated[int, Bound(1000)] = 60_000, sha
     if len(taught.tokens) > most:
         drawn = np.random.default_rng(problem.seed).permutation(len(taught.tokens))[:most]
         taught = taught.take(np.sort(drawn))
-    weights = _fit(problem.table, problem.source, taught) if share else np.zeros((_width(problem), problem.width))
+    weights = _fit(problem.table, problem.source, taught) if share else np.zeros((_width(problem.table), problem.width))
     cut = readable(problem)
     rows = torch.zeros(len(cut.token_length), problem.width)
     sizes = problem.target.byte_lengths(problem.alignment.missing)
@@ -53,20 +54,34 @@ def learned(problem: Problem, *, most: Annotated[int, Bound(1000)] = 60_000, sha
     return Dense(rows, np.asarray(cut.counts == 0))
 
 
-def _width(problem: Problem) -> int:
+def _width(table: Table) -> int:
     """Number of features."""
-    return 3 * problem.width + SIZES + 2
+    return 3 * table.shape[1] + SIZES + 2
+
+
+@dataclass(frozen=True)
+class Moments:
+    """All that a ridge regression, and what it leaves unexplained, depend on."""
+
+    gram: Floats  # X^T X
+    cross: Floats  # X^T Y
+    energy: float  # sum of squares of Y
+
+    def unexplained(self, weights: Floats) -> float:
+        """Share of the energy that the weights leave."""
+        explained = 2 * float((weights * self.cross).sum()) - float((weights * (self.gram @ weights)).sum())
+        return (self.energy - explained) / max(self.energy, 1e-300)
 
 
 def _fit(table: Table, vocab: ByteVocab, taught: Runs) -> Floats:
     """Coefficients (features, D) of the strength that predicts held-out old tokens best."""
     held = np.arange(len(taught.tokens)) % HELD_OUT == 0
-    gram, cross = _moments(table, vocab, taught.take(np.flatnonzero(~held)))
-    scale = np.maximum(gram.diagonal(), 1e-12)
+    known, hidden = (_moments(table, vocab, taught.take(np.flatnonzero(part))) for part in (~held, held))
+    scale = np.maximum(known.gram.diagonal(), 1e-12)
     best: tuple[float, Floats] | None = None
     for strength in STRENGTHS:
-        weights: Floats = np.linalg.solve(gram + np.diag(strength * scale), cross).astype(np.float64)
-        left = _unexplained(table, vocab, taught.take(np.flatnonzero(held)), weights)
+        weights: Floats = np.linalg.solve(known.gram + np.diag(strength * scale), known.cross).astype(np.float64)
+        left = hidden.unexplained(weights)
         log.info("learned: strength %g leaves %.3f of what the mean of the pieces leaves", strength, left)
         if best is None or left < best[0]:
             best = (left, weights)
@@ -74,28 +89,16 @@ def _fit(table: Table, vocab: ByteVocab, taught: Runs) -> Floats:
     return best[1]
 
 
-def _moments(table: Table, vocab: ByteVocab, taught: Runs) -> tuple[Floats, Floats]:
-    """X^T X and X^T Y over the old tokens that teach."""
-    gram: Floats | None = None
-    cross: Floats | None = None
+def _moments(table: Table, vocab: ByteVocab, taught: Runs) -> Moments:
+    """Sums over some old tokens; Y is a token's row less the mean of its pieces' rows."""
+    width = _width(table)
+    gram, cross, energy = np.zeros((width, width)), np.zeros((width, table.shape[1])), 0.0
     for first, last, mean, features in _features(table, taught, vocab.byte_lengths(taught.tokens)):
         goal = table.rows(taught.tokens[first:last]).double().numpy() - mean
-        part, product = features.T @ features, features.T @ goal
-        gram = part if gram is None else gram + part
-        cross = product if cross is None else cross + product
-    assert gram is not None
-    assert cross is not None
-    return gram, cross
-
-
-def _unexplained(table: Table, vocab: ByteVocab, held: Runs, weights: Floats) -> float:
-    """Share of the squared distance from the mean of the pieces that the correction leaves."""
-    before = after = 0.0
-    for first, last, mean, features in _features(table, held, vocab.byte_lengths(held.tokens)):
-        goal = table.rows(held.tokens[first:last]).double().numpy() - mean
-        before += float((goal**2).sum())
-        after += float(((goal - features @ weights) ** 2).sum())
-    return after / max(before, 1e-300)
+        gram += features.T @ features
+        cross += features.T @ goal
+        energy += float((goal**2).sum())
+    return Moments(gram, cross, energy)
 
 
 def _features(table: Table, runs: Runs, sizes: Ids) -> Iterator[tuple[int, int, Floats, Floats]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from tokenadapt.methods.own_text import Observed
-from tokenadapt.plan import BLOCK_ROWS, Dense, Plan, Table, missing_rows
+from tokenadapt.plan import Dense, Plan, Table, missing_rows, rows_at_once
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.vocab.types import Alignment, Ids
 
@@ -41,6 +41,12 @@ class Rules:
         """Number of sets of weights."""
         return int(self.group.max(initial=0)) + 1
 
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """First and last missing token of each block of rows."""
+        step = rows_at_once(self.table.shape[1])
+        for first in range(0, len(self.group), step):
+            yield first, min(first + step, len(self.group))
+
     def candidates(self, first: int, last: int) -> list[torch.Tensor]:
         """Rows first..last by each rule, about the centre: each (last - first, D)."""
         return [missing_rows(self.table, made, first, last) - self.centre for made in self.made]
@@ -62,8 +68,7 @@ class Mixture:
         share = self.weight.float()[torch.from_numpy(rules.group)]
         bias = rules.features @ self.bias.float()
         with progress.stage("mix rows", total, "tokens") as advance:
-            for first in range(0, total, BLOCK_ROWS):
-                last = min(first + BLOCK_ROWS, total)
+            for first, last in rules.blocks():
                 row = rules.centre + bias[first:last, None] * rules.direction
                 for rule, part in enumerate(rules.candidates(first, last)):
                     row = torch.addcmul(row, share[first:last, rule, None], part)
@@ -139,10 +144,9 @@ def _rivals(rules: Rules, alignment: Alignment, seen: Observed, drawn: np.random
     """Missing tokens drawn with replacement, (S,), and how often each was to be expected; few stand for themselves."""
     if len(rules.group) <= RIVALS:
         return np.arange(len(rules.group)), np.ones(len(rules.group))
-    copied = _log_copied(rules.table, alignment, seen.states)
+    copied = log_sum(rules.table, _copied(alignment), seen.states)
     mass = torch.zeros(len(rules.group), dtype=torch.float64)
-    for first in range(0, len(mass), BLOCK_ROWS):
-        last = min(first + BLOCK_ROWS, len(mass))
+    for first, last in rules.blocks():
         rows = missing_rows(rules.table, rules.made[0], first, last)
         odds = (seen.states @ rows.T - copied[:, None]).clamp(max=0).exp()
         mass[first:last] = odds.double().sum(0)
@@ -154,13 +158,17 @@ def _rivals(rules: Rules, alignment: Alignment, seen: Observed, drawn: np.random
     return index, RIVALS * share[index]
 
 
+def _copied(alignment: Alignment) -> Ids:
+    """The old row of each target token that has one."""
+    return alignment.source_id[alignment.source_id >= 0]
+
+
 @torch.inference_mode()
-def _log_copied(table: Table, alignment: Alignment, states: torch.Tensor) -> torch.Tensor:
-    """Log of the summed exponentials of the copied tokens' logits: (n,)."""
-    ids = alignment.source_id[alignment.source_id >= 0]
-    total = torch.full((len(states),), -torch.inf)
-    for first in range(0, len(ids), BLOCK_ROWS):
-        rows = table.rows(ids[first : first + BLOCK_ROWS]).float()
+def log_sum(table: Table, ids: Ids, states: torch.Tensor) -> torch.Tensor:
+    """Log of the summed exponentials of the logits of old tokens `ids`: (n,)."""
+    total, step = torch.full((len(states),), -torch.inf), rows_at_once(table.shape[1])
+    for first in range(0, len(ids), step):
+        rows = table.rows(ids[first : first + step]).float()
         for at in range(0, len(states), CHUNK):
             part = torch.logsumexp(states[at : at + CHUNK] @ rows.T, 1)
             total[at : at + CHUNK] = torch.logaddexp(total[at : at + CHUNK], part)
@@ -181,7 +189,7 @@ def _scene(rules: Rules, alignment: Alignment, seen: Observed, rivals: Ids, expe
     old = np.flatnonzero(label < 0)
     rows = rules.table.rows(alignment.source_id[seen.label[old]]).float()
     return Scene(
-        copied=_log_copied(rules.table, alignment, seen.states),
+        copied=log_sum(rules.table, _copied(alignment), seen.states),
         rival=rival,
         offset=offset,
         correction=-torch.from_numpy(np.log(expected)).float(),
@@ -198,8 +206,7 @@ def _scene(rules: Rules, alignment: Alignment, seen: Observed, rivals: Ids, expe
 def _gather(rules: Rules, index: Ids) -> list[torch.Tensor]:
     """Rows of some missing tokens (ascending) by each rule: reads block by block."""
     parts: list[list[torch.Tensor]] = [[] for _ in rules.made]
-    for first in range(0, len(rules.group), BLOCK_ROWS):
-        last = min(first + BLOCK_ROWS, len(rules.group))
+    for first, last in rules.blocks():
         inside = index[(index >= first) & (index < last)] - first
         if len(inside):
             for found, rows in zip(parts, rules.candidates(first, last), strict=True):

@@ -13,12 +13,12 @@ from tokenadapt.finishing import bias_direction
 from tokenadapt.methods import ragged
 from tokenadapt.methods.learned import learned
 from tokenadapt.methods.merge import merges_of
-from tokenadapt.methods.mixture import Rules, fit
+from tokenadapt.methods.mixture import Rules, fit, log_sum
 from tokenadapt.methods.options import Bound, Share
 from tokenadapt.methods.own_text import Observed, canonical, observe
-from tokenadapt.methods.pieces import pieces, readable
+from tokenadapt.methods.pieces import end_piece, pieces, readable
 from tokenadapt.methods.statistics import mean_row
-from tokenadapt.plan import BLOCK_ROWS, Dense, Plan, Problem, Table
+from tokenadapt.plan import Dense, Plan, Problem, Table, rows_at_once
 from tokenadapt.vocab.types import ByteVocab, Segmentation
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def stacked(
     direction = bias_direction(seen.states)
     rules = Rules(
         table=problem.table,
-        made=(pieces(problem), *(_one(problem, at) for at in (0, -1)), corrected),
+        made=(pieces(problem), end_piece(problem, 0), end_piece(problem, -1), corrected),
         centre=torch.from_numpy(mean_row(problem.table, problem.ordinary)).float(),
         group=np.clip(problem.segmentation.counts - 1, 0, GROUPS - 1),
         features=features(problem, seen),
@@ -75,15 +75,6 @@ def stacked(
         log.warning("stacked: the mix is no better on held-out texts; the learned rows stay")
         return corrected
     return Dense(mixture.rows(rules, problem.progress), np.asarray(readable(problem).counts == 0))
-
-
-def _one(problem: Problem, which: Literal[0, -1] | int) -> Plan:
-    """The first (0) or last (-1) piece alone; an empty run where there is none."""
-    cut = readable(problem)
-    full = np.flatnonzero(cut.counts)
-    at = cut.start[:-1][full] if which == 0 else cut.start[1:][full] - 1
-    start = np.concatenate([[0], np.cumsum(cut.counts > 0)]).astype(np.int64)
-    return Plan(start, cut.piece[at], np.ones(len(at), np.float32))
 
 
 def features(problem: Problem, seen: Observed) -> torch.Tensor:
@@ -133,14 +124,9 @@ def frequency_rank(vocab: ByteVocab) -> np.ndarray:
 @torch.inference_mode()
 def mean_log_probability(table: Table, states: torch.Tensor) -> np.ndarray:
     """Log of every old token's mean probability over some states, brought near 0: (V_old,)."""
-    V = table.shape[0]
-    blocks = [(first, min(first + BLOCK_ROWS, V)) for first in range(0, V, BLOCK_ROWS)]
-    norm = torch.full((len(states),), -torch.inf)
-    for first, last in blocks:
-        rows = table.rows(np.arange(first, last)).float()
-        norm = torch.logaddexp(norm, torch.logsumexp(states @ rows.T, 1))
-    mean = [
-        (states @ table.rows(np.arange(first, last)).float().T - norm[:, None]).exp().mean(0) for first, last in blocks
-    ]
+    ids = np.arange(table.shape[0])
+    norm, step = log_sum(table, ids, states), rows_at_once(table.shape[1])
+    blocks = (table.rows(ids[first : first + step]).float() for first in range(0, len(ids), step))
+    mean = [(states @ rows.T - norm[:, None]).exp().mean(0) for rows in blocks]
     found: np.ndarray = torch.log(torch.cat(mean) + 1e-7).numpy() / 4 + 2
     return found
