@@ -10,6 +10,7 @@ import numpy as np
 
 from tokenadapt.checkpoint.saved_plan import SavedPlan, load_plan, vocabulary_hash
 from tokenadapt.errors import RequestError
+from tokenadapt.explain import calibrations
 from tokenadapt.finishing import calibrate_norms
 from tokenadapt.making import Choice, Job, choose
 from tokenadapt.methods.statistics import mean_row
@@ -33,6 +34,10 @@ def apply_plan(plan: Path, options: TransplantOptions, progress: Progress = SILE
     clock = Clock()
     saved = load_plan(plan)
     saved.plans()  # rows that are no mix are refused before anything else is read
+    if calibrations(plan if plan.is_dir() else plan.parent):
+        progress.note(
+            "the result that this plan lies in was calibrated, which a plan does not hold: calibrate the new result too"
+        )
     options = dataclasses.replace(options, **_settings(saved))
     with clock.stage("read and align"):
         setting = _setting(saved, prepare(options, progress), options)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tokenadapt.checkpoint.manifest import FILE as MANIFEST
+from tokenadapt.checkpoint.manifest import read_manifest
 from tokenadapt.checkpoint.saved_plan import SavedPlan, load_plan
 from tokenadapt.checkpoint.source import SourceCheckpoint, open_source
 from tokenadapt.errors import RequestError
@@ -52,6 +54,7 @@ class Explanation:
     how: str
     note: str
     roles: tuple[RoleExplanation, ...]
+    trained: str  # by which calibrations, in order, since the row was made; empty: it is as it was made
 
 
 def explain(folder: Path, tokens: Sequence[str], *, trust_remote_code: bool = False) -> tuple[Explanation, ...]:
@@ -64,7 +67,8 @@ def explain(folder: Path, tokens: Sequence[str], *, trust_remote_code: bool = Fa
     vocab = byte_vocab(load_tokenizer(str(folder), trust_remote_code=trust_remote_code))
     names = TokenNames(vocab)
     ids = [_find(names, token, len(saved.alignment.how)) for token in tokens]
-    return tuple(_explain(index, saved, checkpoint, vocab) for index in ids)
+    runs = calibrations(folder)
+    return tuple(_explain(index, saved, checkpoint, vocab, runs) for index in ids)
 
 
 def _find(names: TokenNames, token: str, rows: int) -> int:
@@ -90,7 +94,16 @@ def _text(vocab: ByteVocab, index: int) -> str:
     return spelled.decode("utf-8", "backslashreplace") if spelled is not None else vocab.text[index] or "(no token)"
 
 
-def _explain(index: int, saved: SavedPlan, checkpoint: SourceCheckpoint, vocab: ByteVocab) -> Explanation:
+def calibrations(folder: Path) -> tuple[str, ...]:
+    """What each calibration of a result trained, in order: `new`, `rows`, ...; nothing where there is no manifest."""
+    if not (folder / MANIFEST).is_file():
+        return ()
+    return tuple(str(run.get("train")) for run in read_manifest(folder).calibrations)
+
+
+def _explain(
+    index: int, saved: SavedPlan, checkpoint: SourceCheckpoint, vocab: ByteVocab, runs: Sequence[str]
+) -> Explanation:
     roles: tuple[Role, ...] = ("output",) if checkpoint.tied else ("input", "output")
     spelled = vocab.token_bytes[index] if index < len(vocab) else None
     return Explanation(
@@ -100,7 +113,15 @@ def _explain(index: int, saved: SavedPlan, checkpoint: SourceCheckpoint, vocab: 
         how=How(int(saved.alignment.how[index])).name.lower(),
         note=saved.alignment.notes.get(index, ""),
         roles=tuple(_explain_role(index, role, saved, checkpoint, vocab) for role in roles),
+        trained=", ".join(
+            f"calibrate --train {run}" for run in runs if _is_trained(run, How(saved.alignment.how[index]))
+        ),
     )
+
+
+def _is_trained(run: str, how: How) -> bool:
+    """Whether a calibration changed rows of a kind."""
+    return how == How.MISSING or (run.startswith("rows") and how != How.UNUSED)
 
 
 def _explain_role(

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from tests.calibration.conftest import make_swap
 from tokenadapt.calibration.options import FREE, CalibrationOptions
+from tokenadapt.checkpoint.saved_plan import load_plan
 from tokenadapt.cli import cli
 
 FEW = ["--step-tokens", "200", "--batch-tokens", "256", "--dtype", "float32", "--device", "cpu", "--context", "64"]
@@ -30,6 +31,17 @@ def test_calibrate_writes_a_checkpoint_and_says_what_it_brought(tied_swap, corpu
     assert (out / "calibration.png").read_bytes().startswith(b"\x89PNG")
     assert "![" in (out / "README.md").read_text()
     assert "passed" in run("verify", out, "--level", "tables")
+
+
+@pytest.mark.parametrize(("train", "token", "trained"), [("new", "#3", False), ("rows", "#3", True)])
+def test_explain_and_apply_plan_say_that_rows_were_trained_since(tied_swap, corpus, tmp_path, train, token, trained):
+    out, new = tmp_path / "out", load_plan(tied_swap[1]).alignment.missing[0]
+    run("calibrate", tied_swap[1], "-d", corpus, "-o", out, "--steps", 1, "--train", train, "--verify", "tables", *FEW)
+    assert f"trained since by calibrate --train {train}" in run("explain", out, f"#{new}")
+    assert ("trained since" in run("explain", out, token)) == trained
+    assert "trained since" not in run("explain", tied_swap[1], f"#{new}")
+    shown = run("apply-plan", out, tied_swap[0], tmp_path / "again", "--verify", "tables")
+    assert "was calibrated, which a plan does not hold" in shown
 
 
 def test_a_recipe_and_json(tied_swap, corpus, tmp_path):

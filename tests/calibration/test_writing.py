@@ -74,6 +74,7 @@ def test_own_texts_are_kept_by_what_they_depend_on(people, tied_swap, corpus, tm
 
 def test_a_run_without_data_learns_from_the_models_own_texts(tied_swap, tmp_path, monkeypatch):
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_: str(tmp_path / "cache"))
+    monkeypatch.delenv("TOKENADAPT_CACHE", raising=False)
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("the old fox\nthe quick night\n")
     request = dataclasses.replace(

@@ -38,3 +38,15 @@ def test_show_then_clear_one_then_all(cache_dir):
     assert two.is_dir()
     assert run("cache", "clear", "--yes").exit_code == 0
     assert not two.exists()
+
+
+def test_models_own_texts_are_shown_and_cleared(cache_dir):
+    one = fill("hf:one")
+    texts = cache_dir / "texts" / "0123.json"
+    texts.parent.mkdir()
+    texts.write_text("[]" * 500)
+    assert f"1 collection(s) of models' own texts, 1.0 kB, in {cache_dir / 'texts'}." in run("cache").output
+    assert run("cache", "clear", one.name, input="y\n").exit_code == 0
+    assert texts.exists()
+    assert run("cache", "clear", "texts", "--yes").output.endswith("Deleted 1 collection(s) of texts, 1.0 kB.\n")
+    assert not texts.exists()

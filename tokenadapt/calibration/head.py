@@ -56,7 +56,8 @@ def wide(values: Tensor) -> Tensor:
 
 def bent(raw: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
     """Raw products to logits: bias, scale, soft cap."""
-    logits = (raw if bias is None else raw + bias) * shape.scale
+    logits = raw if bias is None else raw + bias
+    logits = logits if shape.scale == 1 else logits * shape.scale
     return shape.cap * torch.tanh(logits / shape.cap) if shape.cap else logits
 
 
@@ -101,18 +102,22 @@ class _LogProb(torch.autograd.Function):
             logits = _block(states[part], frozen, rows, bias, ctx.shape)
             slope = _slope(logits, ctx.shape)
             up = wide(grad[part])
-            flow = (logits - total[part, None]).exp_().mul_(-up[:, None])
+            flow = logits.sub_(total[part, None]).exp_().mul_(-up[:, None])
             flow[torch.arange(len(up), device=up.device), target[part]] += up
-            flow = (flow if slope is None else flow.mul_(slope)).mul_(ctx.shape.scale).to(states.dtype)
+            flow = flow if slope is None else flow.mul_(slope)
+            flow = (flow if ctx.shape.scale == 1 else flow.mul_(ctx.shape.scale)).to(states.dtype)
             if to_states is not None:
-                to_states[part] = flow[:, :count] @ frozen + flow[:, count:] @ rows
+                to_states[part] = flow[:, count:] @ rows
+                if count:
+                    to_states[part] += flow[:, :count] @ frozen
             if to_rows is not None:
                 to_rows += flow[:, count:].T @ states[part]
         return to_states, to_rows, None, None, None, None, None
 
 
 def _block(states: Tensor, frozen: Tensor, rows: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
-    return bent(wide(torch.cat([states @ frozen.T, states @ rows.T], dim=1)), bias, shape)
+    parts = [states @ part.T for part in (frozen, rows) if len(part)]
+    return bent(wide(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), bias, shape)
 
 
 def _slope(logits: Tensor, shape: Shape) -> Tensor | None:

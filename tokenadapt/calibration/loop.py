@@ -14,6 +14,7 @@ import torch
 from tokenadapt.calibration.batches import Order
 from tokenadapt.calibration.group import Group
 from tokenadapt.calibration.lesson import BrokenLossError, Lesson
+from tokenadapt.calibration.optimizer import RowOptimizer
 from tokenadapt.calibration.options import CalibrationOptions
 from tokenadapt.calibration.schedule import rate
 from tokenadapt.calibration.state import Desk, Point, RunState
@@ -21,8 +22,6 @@ from tokenadapt.calibration.stops import Stop, deferred
 from tokenadapt.calibration.trained import Trained
 from tokenadapt.errors import TokenAdaptError
 from tokenadapt.progress import SILENT, Progress
-
-_BETAS = (0.9, 0.95)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Loop:
 
     def __init__(self, tools: Tools, options: CalibrationOptions, budget: Budget, reference: float) -> None:
         self.tools, self.options, self.budget, self.reference = tools, options, budget, reference
-        self.optimizer = torch.optim.AdamW(tools.trained.groups(options.lr), betas=_BETAS, weight_decay=0.0)
+        self.optimizer = RowOptimizer(tools.trained.groups(options.lr, options.optimizer))
         self.losses: dict[str, float] = {}
 
     def run(self, state: RunState) -> Ended:

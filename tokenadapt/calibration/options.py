@@ -10,6 +10,7 @@ from tokenadapt.errors import RequestError
 
 TRAIN: Final = ("new", "rows", "rows+norms", "lora")
 SCHEDULES: Final = ("cosine", "constant")
+OPTIMIZERS: Final = ("rows", "adam")
 DTYPES: Final = ("auto", "float32", "bfloat16")
 BOS: Final = ("as-trained", "always", "never")
 DEFAULT_OBJECTIVE: Final = "hidden=1,text=1"
@@ -50,7 +51,8 @@ class CalibrationOptions:
     steps: int | None = None
     tokens: int | None = None
     minutes: float | None = None
-    lr: float = 0.03  # of the root mean square of a table's numbers
+    lr: float = 0.01  # of the root mean square of a table's numbers
+    optimizer: str = "rows"
     schedule: str = "cosine"
     warmup: float = 0.05
     clip: float = 1.0
@@ -74,7 +76,8 @@ class CalibrationOptions:
     def __post_init__(self) -> None:
         """Raises RequestError for values that no run can have."""
         parse_terms(self.objective)
-        for name, allowed in (("train", TRAIN), ("schedule", SCHEDULES), ("dtype", DTYPES), ("bos", BOS)):
+        choices = {"train": TRAIN, "schedule": SCHEDULES, "dtype": DTYPES, "bos": BOS, "optimizer": OPTIMIZERS}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise RequestError(
                     f"--{name} {getattr(self, name)} is not known.", f"Say one of: {', '.join(allowed)}."

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import torch
 from torch import Tensor
@@ -21,8 +21,17 @@ from tokenadapt.errors import RequestError
 
 if sys.platform != "win32":
     import fcntl
-else:  # no such locks there
-    fcntl = None
+
+    def _lock(file: IO[str]) -> None:
+        """Hold a file until it is closed; OSError where another process does."""
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+else:
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        """Hold a file until it is closed; OSError where another process does."""
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
 
 _FILE: Final = "state.pt"
 _REQUEST: Final = "request.json"
@@ -146,13 +155,12 @@ class Desk:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / _LOCK).open("w")
         with file:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    raise RequestError(
-                        f"Another process is at work in {self.folder}.", "Wait for it to end, or name another output."
-                    ) from None
+            try:
+                _lock(file)
+            except OSError:
+                raise RequestError(
+                    f"Another process is at work in {self.folder}.", "Wait for it to end, or name another output."
+                ) from None
             try:
                 yield
             finally:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokenadapt.calibration.speaker import Speaker
 
-_LAYERS: Final = 0.005  # by what a rate is multiplied for norms and adapters
+_LAYERS: Final = 0.015  # by what a rate is multiplied for norms and adapters
 
 
 class Trained:
@@ -19,16 +19,25 @@ class Trained:
     def __init__(self, student: Speaker, more: Mapping[str, nn.Parameter] | None = None) -> None:
         rows = {f"rows.{role}": table.trained for role, table in student.tables().items()}
         self.parameters: dict[str, nn.Parameter] = {**rows, **(more or {})}
+        self.tables = len(rows)
         self.sizes = [table.size for table in student.tables().values()] + [_LAYERS] * len(more or {})
 
     def in_order(self) -> list[nn.Parameter]:
         """The parameters in a fixed order."""
         return list(self.parameters.values())
 
-    def groups(self, lr: float) -> list[dict[str, Any]]:
-        """Groups of an optimizer: a rate is a share of the typical size of a table's numbers."""
+    def groups(self, lr: float, kind: str = "rows") -> list[dict[str, Any]]:
+        """Groups of an optimizer: a rate is a share of the typical size of a table's numbers. `adam`: all alike."""
         found = zip(self.in_order(), self.sizes, strict=True)
-        return [{"params": [parameter], "lr": lr * size, "highest": lr * size} for parameter, size in found]
+        return [
+            {
+                "params": [parameter],
+                "lr": lr * size,
+                "highest": lr * size,
+                "table": kind == "rows" and number < self.tables,
+            }
+            for number, (parameter, size) in enumerate(found)
+        ]
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copies on the CPU."""

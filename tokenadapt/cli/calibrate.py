@@ -35,7 +35,7 @@ def data_options(command: Any) -> Any:
         click.option("--bos", type=click.Choice(["as-trained", "always", "never"]), help="Begin token before it."),
         click.option("--objective", metavar="NAME=W,...", help="hidden, logits, bytes, attention, text, with weights."),
         click.option("--train", type=click.Choice(TRAIN), help="What is trained.  [default: new]"),
-        click.option("--lr", type=float, help="Highest rate, as a share of a table's typical number.  [default: 0.03]"),
+        click.option("--lr", type=float, help="Highest rate, as a share of a table's typical number.  [default: 0.01]"),
         click.option("--step-tokens", type=int, help="Tokens of one step.  [default: 1024]"),
         click.option("--batch-tokens", type=int, help="Tokens read at a time; bounds memory.  [default: 2048]"),
         click.option("--seed", type=int, help="[default: 0]"),
@@ -56,6 +56,7 @@ def data_options(command: Any) -> Any:
 @click.option("--steps", type=int, help="Stop after so many steps; 0: the closed form alone.")
 @click.option("--tokens", type=int, help="Stop after so many tokens.  [default: 500000, if no other budget is given]")
 @click.option("--minutes", type=float, help="Stop after so many minutes of training.")
+@click.option("--optimizer", type=click.Choice(["rows", "adam"]), help="How steps are made.  [default: rows]")
 @click.option("--schedule", type=click.Choice(["cosine", "constant"]), help="How the rate falls.  [default: cosine]")
 @click.option("--warmup", type=float, help="Share of the budget in which the rate rises.")
 @click.option("--clip", type=float, help="Longest gradient.  [default: 1]")

@@ -37,6 +37,8 @@ def explain(folder: Path, tokens: tuple[str, ...], as_json: bool, trust_remote_c
     for one in found:
         held = f"bytes {one.bytes}" if one.bytes is not None else "holds no text"
         click.echo(f"{one.token!r}, id {one.id}, {held}: {one.how}{f' ({one.note})' if one.note else ''}")
+        if one.trained:
+            click.echo(f"  trained since by {one.trained}: weights are of the row before, norm and neighbours of now")
         for role in one.roles:
             low, middle, high = role.copied_norms
             click.echo(

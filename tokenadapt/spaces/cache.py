@@ -25,14 +25,24 @@ FORMAT: Final = 1
 _LOG: Final = logging.getLogger("tokenadapt.spaces")
 
 
-def cache_folder() -> Path:
-    """$TOKENADAPT_CACHE, else the user's cache folder; what holds vectors is its subfolder `vectors`."""
+def cache_root() -> Path:
+    """$TOKENADAPT_CACHE, else the user's cache folder."""
     named = os.environ.get("TOKENADAPT_CACHE")
     if named:
-        return Path(named).expanduser() / "vectors"
+        return Path(named).expanduser()
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("tokenadapt")) / "vectors"
+    return Path(platformdirs.user_cache_dir("tokenadapt"))
+
+
+def cache_folder() -> Path:
+    """What holds vectors: the subfolder `vectors`."""
+    return cache_root() / "vectors"
+
+
+def texts_folder() -> Path:
+    """What holds texts that models wrote themselves: the subfolder `texts`."""
+    return cache_root() / "texts"
 
 
 def content_key(content: bytes) -> bytes:
