@@ -16,7 +16,7 @@ from tokenadapt.calibration.objectives.terms import parse_terms
 from tokenadapt.calibration.spans import Shared
 from tokenadapt.calibration.speaker import Speaker
 from tokenadapt.calibration.split import SplitTable
-from tokenadapt.calibration.view import Common
+from tokenadapt.calibration.view import Common, Starts
 from tokenadapt.plan import MemoryTable
 
 OLD, NEW = 20, 24
@@ -57,7 +57,11 @@ def lesson(objective: str, given=None, **options) -> Lesson:
     is_new = torch.zeros(len(source), dtype=torch.bool)
     is_new[torch.from_numpy(new)] = True
     common = Common(student.output.place[taken], teacher.output.place[source[taken]])
-    return Lesson(student, teacher, objectives, asked_by(objectives, body), common, is_new, 256)
+    begins = torch.where(source >= 0, source, torch.arange(len(source)) % 4)  # with which old token a new one begins
+    starts = Starts(begins[student.output.order], torch.arange(OLD)[teacher.output.order], OLD)
+    return Lesson(
+        student, teacher, objectives, asked_by(objectives, body), common, is_new, batch_tokens=256, starts=starts
+    )
 
 
 def example(seed: int, tokens: int = 12, prefix: int = 1, old: int = OLD, new: int = NEW) -> Example:

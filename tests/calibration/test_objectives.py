@@ -11,11 +11,14 @@ from tests.calibration.room import OLD, example, examples, gradients, lesson, sp
 from tokenadapt.calibration.examples import Example
 from tokenadapt.calibration.objectives.bytes_ import binary_kl
 from tokenadapt.calibration.objectives.terms import parse_terms
+from tokenadapt.calibration.options import CalibrationOptions
+from tokenadapt.calibration.pair import open_pair
 from tokenadapt.calibration.spans import Shared
+from tokenadapt.calibration.starts import groups
 from tokenadapt.errors import RequestError
 
-ALL = ("hidden", "hidden@0.34", "logits", "bytes", "attention", "text", "text@new")
-MATCHING = ("hidden", "hidden@1", "logits", "bytes", "attention")
+ALL = ("hidden", "hidden@0.34", "logits", "bytes", "attention", "starts", "text", "text@new")
+MATCHING = ("hidden", "hidden@1", "logits", "bytes", "attention", "starts")
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -93,6 +96,33 @@ def test_hidden_compares_states_after_the_same_bytes():
     ours = made.student.read(torch.from_numpy(one.ours)[None]).final[0][one.shared.ours]
     theirs = made.teacher.read(torch.from_numpy(one.theirs)[None]).final[0][one.shared.theirs]
     assert value(made, given) == pytest.approx(float((ours - theirs).detach().square().mean()))
+
+
+def test_starts_compares_what_groups_of_tokens_get():
+    made, given = lesson("starts"), [example(0)]
+    one, begins = given[0], [place + 4 for place in range(16)] + [place % 4 for place in range(16, 24)]
+    ours = made.student(torch.from_numpy(one.ours)[None]).logits[0].softmax(-1)[one.shared.ours].detach()
+    theirs = made.teacher(torch.from_numpy(one.theirs)[None]).logits[0].softmax(-1)[one.shared.theirs].detach()
+    expected = 0.0
+    for place in range(len(ours)):
+        for group in range(OLD):
+            mine = sum(float(ours[place, token]) for token, begin in enumerate(begins) if begin == group)
+            other = float(theirs[place, group])
+            expected += other * math.log(other / max(mine, 1e-12))
+    assert value(made, given) == pytest.approx(expected / len(ours))
+
+
+def test_new_tokens_are_grouped_with_what_they_begin_with(tied_swap):
+    pair = open_pair(CalibrationOptions(str(tied_swap[1]), "out"))
+    ours, theirs = groups(pair)
+    assert (ours[pair.common] == theirs[pair.alignment.source_id[pair.common]]).all()
+    kept = set(pair.alignment.source_id[pair.common].tolist())
+    for token in pair.alignment.missing.tolist():
+        spelled = pair.student.token_bytes[token]
+        pieces = pair.teacher.encode([spelled.decode()])[0] if spelled and spelled.isascii() else []
+        if len(pieces) and pieces[0] in kept:
+            assert ours[token] == theirs[pieces[0]]
+    assert len(set(ours.tolist())) > 300
 
 
 def test_blocks_of_the_head_change_nothing():

@@ -23,6 +23,7 @@ from tokenadapt.calibration.objectives.terms import parse_terms
 from tokenadapt.calibration.options import CalibrationOptions
 from tokenadapt.calibration.own_texts import own_texts
 from tokenadapt.calibration.pair import Pair
+from tokenadapt.calibration.starts import make_starts
 from tokenadapt.calibration.state import Point, RunState
 from tokenadapt.calibration.students import Class, choose_dtype, open_class
 from tokenadapt.errors import RequestError
@@ -112,6 +113,7 @@ def _lesson(pair: Pair, people: Class, data: Data, options: CalibrationOptions) 
         common=common_places(pair, people.student, people.teacher),
         is_new=is_new.to(people.student.device),
         batch_tokens=options.batch_tokens,
+        starts=make_starts(pair, people.student, people.teacher) if "starts" in options.objective else None,
     )
     first, _ = Order(data.examples, options.seed).step(Place(), options.batch_tokens)
     return replace(lesson, scale=measure_scale(lesson, first))

@@ -48,6 +48,12 @@ class SplitHead:
         )
         return found
 
+    def pulled(self, logits: Tensor, flow: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of states (n, D) and of trained rows (M, D) from that of logits (n, V), which is used up."""
+        table = self.table
+        slope = _slope(logits, self.shape)
+        return _pull(slope, flow, states, table.frozen, table.trained.to(states.dtype), self.shape)
+
 
 def wide(values: Tensor) -> Tensor:
     """At least float32."""
@@ -95,7 +101,7 @@ class _LogProb(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         states, trained, frozen, bias, target, total = ctx.saved_tensors
-        rows, count = trained.to(states.dtype), len(frozen)
+        rows = trained.to(states.dtype)
         to_states = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         to_rows = torch.zeros_like(trained) if ctx.needs_input_grad[1] else None
         for part in blocks(len(states), ctx.block):
@@ -104,20 +110,30 @@ class _LogProb(torch.autograd.Function):
             up = wide(grad[part])
             flow = logits.sub_(total[part, None]).exp_().mul_(-up[:, None])
             flow[torch.arange(len(up), device=up.device), target[part]] += up
-            flow = flow if slope is None else flow.mul_(slope)
-            flow = (flow if ctx.shape.scale == 1 else flow.mul_(ctx.shape.scale)).to(states.dtype)
+            found = _pull(slope, flow, states[part], frozen, rows, ctx.shape)
             if to_states is not None:
-                to_states[part] = flow[:, count:] @ rows
-                if count:
-                    to_states[part] += flow[:, :count] @ frozen
+                to_states[part] = found[0]
             if to_rows is not None:
-                to_rows += flow[:, count:].T @ states[part]
+                to_rows += found[1]
         return to_states, to_rows, None, None, None, None, None
 
 
 def _block(states: Tensor, frozen: Tensor, rows: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
     parts = [states @ part.T for part in (frozen, rows) if len(part)]
     return bent(wide(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), bias, shape)
+
+
+def _pull(
+    slope: Tensor | None, flow: Tensor, states: Tensor, frozen: Tensor, rows: Tensor, shape: Shape
+) -> tuple[Tensor, Tensor]:
+    """From the gradient of logits (n, V), which is used up, to those of states (n, D) and trained rows (M, D)."""
+    count = len(frozen)
+    flow = flow if slope is None else flow.mul_(slope)
+    flow = (flow if shape.scale == 1 else flow.mul_(shape.scale)).to(states.dtype)
+    to_states = flow[:, count:] @ rows
+    if count:
+        to_states += flow[:, :count] @ frozen
+    return to_states, flow[:, count:].T @ states
 
 
 def _slope(logits: Tensor, shape: Shape) -> Tensor | None:

@@ -19,7 +19,7 @@ from tokenadapt.calibration.objectives.attention import Attention
 from tokenadapt.calibration.objectives.hidden import Hidden
 from tokenadapt.calibration.pair import Pair
 from tokenadapt.calibration.speaker import Speaker
-from tokenadapt.calibration.view import Common, View
+from tokenadapt.calibration.view import Common, Starts, View
 from tokenadapt.errors import TokenAdaptError
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -41,10 +41,11 @@ class Lesson:
     is_new: Tensor
     batch_tokens: int
     scale: Mapping[str, float] = field(default_factory=dict)
+    starts: Starts | None = None
 
     def view(self, batch: Batch) -> View:
         """A batch as both see it, not yet read."""
-        return View(batch, self.student, self.teacher, self.asked, self.common, self.is_new, self.scale)
+        return View(batch, self.student, self.teacher, self.asked, self.common, self.is_new, self.scale, self.starts)
 
     def batches(self, examples: Sequence[Example]) -> list[Batch]:
         """Examples in batches alike in length, on the student's device."""

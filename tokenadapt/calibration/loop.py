@@ -16,7 +16,7 @@ from tokenadapt.calibration.group import Group
 from tokenadapt.calibration.lesson import BrokenLossError, Lesson
 from tokenadapt.calibration.optimizer import RowOptimizer
 from tokenadapt.calibration.options import CalibrationOptions
-from tokenadapt.calibration.schedule import rate
+from tokenadapt.calibration.schedule import highest_rate, rate
 from tokenadapt.calibration.state import Desk, Point, RunState
 from tokenadapt.calibration.stops import Stop, deferred
 from tokenadapt.calibration.trained import Trained
@@ -41,6 +41,11 @@ class Budget:
         if self.minutes is not None:
             shares.append(state.seconds / (60 * self.minutes))
         return max(shares)
+
+    def all_steps(self, step_tokens: int) -> float | None:
+        """About how many steps a run has; None where only time ends it."""
+        limits = [limit for limit in (self.steps, self.tokens and self.tokens / step_tokens) if limit is not None]
+        return min(limits) if limits else None
 
     def tokens_left(self, state: RunState, step_tokens: int) -> float | None:
         """About how many tokens a run has still to read; None where only time ends it."""
@@ -76,7 +81,8 @@ class Loop:
 
     def __init__(self, tools: Tools, options: CalibrationOptions, budget: Budget, reference: float) -> None:
         self.tools, self.options, self.budget, self.reference = tools, options, budget, reference
-        self.optimizer = RowOptimizer(tools.trained.groups(options.lr, options.optimizer))
+        self.lr = options.lr or highest_rate(budget.all_steps(options.step_tokens))
+        self.optimizer = RowOptimizer(tools.trained.groups(self.lr, options.optimizer))
         self.losses: dict[str, float] = {}
 
     def run(self, state: RunState) -> Ended:

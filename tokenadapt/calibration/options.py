@@ -51,7 +51,7 @@ class CalibrationOptions:
     steps: int | None = None
     tokens: int | None = None
     minutes: float | None = None
-    lr: float = 0.01  # of the root mean square of a table's numbers
+    lr: float | None = None  # of the root mean square of a table's numbers; None: by the number of steps
     optimizer: str = "rows"
     schedule: str = "cosine"
     warmup: float = 0.05

@@ -23,6 +23,15 @@ class Common:
     teacher: Tensor  # (C,)
 
 
+@dataclass(frozen=True)
+class Starts:
+    """The group of each token, in each side's compact order (`starts.py`)."""
+
+    student: Tensor  # (V,)
+    teacher: Tensor  # (W,)
+    count: int
+
+
 @dataclass
 class View:
     """A batch, both speakers, and what the objectives need of them. `scale` is the teacher's own spread by layer."""
@@ -34,6 +43,7 @@ class View:
     common: Common | None = None
     is_new: Tensor | None = None  # (V,) True for tokens of the student that the teacher lacks
     scale: Mapping[str, float] = field(default_factory=dict)
+    starts: Starts | None = None
 
     @cached_property
     def ours(self) -> Reading:

@@ -11,6 +11,7 @@ from tokenadapt.calibration.objectives.base import Objective, Weighted
 from tokenadapt.calibration.objectives.bytes_ import Bytes
 from tokenadapt.calibration.objectives.hidden import Hidden
 from tokenadapt.calibration.objectives.logits import Logits
+from tokenadapt.calibration.objectives.starts import Starts
 from tokenadapt.calibration.objectives.terms import Term
 from tokenadapt.calibration.objectives.text import Text
 
@@ -21,6 +22,7 @@ _MAKERS: Final[dict[str, Callable[[Term, Body], Objective]]] = {
     "logits": lambda term, body: Logits(),
     "bytes": lambda term, body: Bytes(float(term.setting or 100)),
     "attention": lambda term, body: Attention(float(term.setting or 1 / 3)),
+    "starts": lambda term, body: Starts(),
     "text": lambda term, body: Text(new_only=term.setting == "new"),
 }
 

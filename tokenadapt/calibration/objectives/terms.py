@@ -9,7 +9,7 @@ from typing import Final
 
 from tokenadapt.errors import RequestError
 
-NAMES: Final = ("hidden", "logits", "bytes", "attention", "text")
+NAMES: Final = ("hidden", "logits", "bytes", "attention", "starts", "text")
 _TERM: Final = re.compile(r"([a-z]+)(?:@(-?[0-9.]+|new|all))?(?:=([0-9.]+(?:e-?[0-9]+)?))?")
 
 
@@ -50,7 +50,7 @@ def _check(term: Term) -> None:
         raise RequestError(f"{term} cannot be.", "Only text takes @new or @all; the others take a number after the @.")
     if term.name in ("bytes", "attention") and term.setting and not float(term.setting) > 0:
         raise RequestError(f"{term} cannot be.", "A temperature or a share of the layers is above 0.")
-    if term.name == "logits" and term.setting:
-        raise RequestError(f"{term} cannot be.", "logits takes no setting.")
+    if term.name in ("logits", "starts") and term.setting:
+        raise RequestError(f"{term} cannot be.", f"{term.name} takes no setting.")
     if not math.isfinite(term.weight):
         raise RequestError(f"{term} has no finite weight.", "Give a number.")
