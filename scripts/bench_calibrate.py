@@ -27,7 +27,7 @@ KINDS = {
     "math_latex": "math_latex",
 }
 MIX, DEFAULT_TRAIN = "default", "rows"
-OBJECTIVES = ("hidden=1", "logits=1", "bytes=1", "attention=1", "text=1")
+OBJECTIVES = ("hidden=1", "logits=1", "starts=1", "bytes=1", "attention=1", "text=1")
 ADAMS_RATE = 0.03  # the best of 0.01, 0.03, 0.1 and 0.3 on stories15m
 MEASUREMENTS = 5  # of held-out text on the way
 
@@ -97,11 +97,11 @@ def runs(name: str, pair: Pair) -> Iterator[Run]:
         yield Run(name, "hybrid", objective, "rows", pair.tokens)
     for method in ("learned", "pieces", *(["stacked:effort=low"] if pair.untie else [])):
         yield Run(name, method, MIX, "rows", pair.tokens)
-    yield Run(name, "hybrid", MIX, "rows", max(2_000_000, pair.tokens))
+    yield Run(name, "hybrid", "text=1", "lora", pair.tokens)
 
 
 def make(run: Run, pair: Pair, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Transplant, calibrate, and say what came of it; the checkpoint itself is not kept."""
+    """Transplant, calibrate, and say what came of it."""
     from tokenadapt.calibration.options import DEFAULT_OBJECTIVE, CalibrationOptions
     from tokenadapt.calibration.run import calibrate
     from tokenadapt.progress import PlainProgress
@@ -136,7 +136,13 @@ def make(run: Run, pair: Pair, arguments: argparse.Namespace) -> dict[str, Any]:
         ),
         PlainProgress(),
     )
-    shutil.rmtree(out)
+    if arguments.keep:
+        kept = arguments.work / "results" / run.name
+        kept.parent.mkdir(exist_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        out.rename(kept)
+    else:
+        shutil.rmtree(out)
     return {**asdict(run), "result": told.as_dict()}
 
 
@@ -270,6 +276,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="a part of a run's name; repeatable")
     parser.add_argument("--tokens", type=int, help="instead of the pair's own budget")
     parser.add_argument("--long", action="store_true", help="the budgets of a GPU")
+    parser.add_argument("--keep", action="store_true", help="keep the checkpoints, in DIR/results")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()

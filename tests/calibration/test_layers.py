@@ -36,7 +36,7 @@ def test_the_teacher_never_changes(tied_swap, corpus, tmp_path, train):
 
 @pytest.mark.parametrize("train", ["rows+norms", "lora"])
 def test_trained_layers_are_written_and_verified(swapped, corpus, tmp_path, train):
-    told = calibrate(options(swapped, corpus, tmp_path / "out", train=train, verify="full", lr=0.2))
+    told = calibrate(options(swapped, corpus, tmp_path / "out", train=train, verify="full", lr=0.01))
     assert told.after < told.before
     assert verify(tmp_path / "out", level="full", source=swapped[0]).ok
     kinds = [transformers.AutoModelForCausalLM.from_pretrained(folder) for folder in (swapped[1], tmp_path / "out")]
@@ -52,7 +52,7 @@ def test_trained_layers_are_written_and_verified(swapped, corpus, tmp_path, trai
 def test_an_adapter_that_is_kept_apart_loads_with_peft(tied_swap, corpus, tmp_path):
     import peft
 
-    request = options(tied_swap, corpus, tmp_path / "out", train="lora", lr=0.2)
+    request = options(tied_swap, corpus, tmp_path / "out", train="lora", lr=0.01)
     calibrate(dataclasses.replace(request, merge=False))
     calibrate(dataclasses.replace(request, output=str(tmp_path / "merged")))
     base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()

@@ -25,7 +25,14 @@ from tokenadapt.vocab.types import How
 
 def options(swap, corpus, out, **more):
     given = {"steps": 4, "step_tokens": 200, "batch_tokens": 256, "every": 2, "lr": 0.05, "dtype": "float32"}
-    given |= {"device": "cpu", "verify": "tables", "closed_form": False, "held_out_bytes": 600, "context": 64}
+    given |= {
+        "train": "new",
+        "device": "cpu",
+        "verify": "tables",
+        "closed_form": False,
+        "held_out_bytes": 600,
+        "context": 64,
+    }
     return CalibrationOptions(str(swap[1]), str(out), data=(str(corpus),), **{**given, **more})
 
 

@@ -43,7 +43,7 @@ class CalibrationOptions:
     bos: str = "as-trained"
     # what is trained, and towards what
     objective: str = DEFAULT_OBJECTIVE
-    train: str = "new"
+    train: str = "rows"
     lora_rank: int = 16
     merge: bool = True
     closed_form: bool = True

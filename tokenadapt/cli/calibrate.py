@@ -1,4 +1,4 @@
-"""`tokenadapt calibrate`: minutes of training on the new rows."""
+"""`tokenadapt calibrate`: minutes of training on the rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def data_options(command: Any) -> Any:
         click.option("--context", type=int, help="Tokens of a stretch that is read at a time.  [default: 256]"),
         click.option("--bos", type=click.Choice(["as-trained", "always", "never"]), help="Begin token before it."),
         click.option("--objective", metavar="NAME=W,...", help="hidden, logits, starts, bytes, attention, text."),
-        click.option("--train", type=click.Choice(TRAIN), help="What is trained.  [default: new]"),
+        click.option("--train", type=click.Choice(TRAIN), help="What is trained.  [default: rows]"),
         click.option("--lr", type=float, help="Highest rate.  [default: 0.05 / root of the steps]"),
         click.option("--step-tokens", type=int, help="Tokens of one step.  [default: 1024]"),
         click.option("--batch-tokens", type=int, help="Tokens read at a time; bounds memory.  [default: 2048]"),
@@ -79,7 +79,8 @@ def data_options(command: Any) -> Any:
 def calibrate(ctx: click.Context, /, config: str | None, as_json: bool, **given: Any) -> None:
     """Train rows of FOLDER, a result of transplant, so that it says what its source model says.
 
-    Only the rows of new tokens change unless --train says more. Ctrl-C saves; the same command with --resume goes on.
+    All rows may change, and nothing else unless --train says so; --train new leaves copied rows as they are. Ctrl-C
+    saves; the same command with --resume goes on.
     """
     from tokenadapt.calibration.run import calibrate as run
 
