@@ -72,9 +72,9 @@ class Run:
 
 def pairs(long: bool) -> dict[str, Pair]:
     """What is measured: short on a CPU, long where there is a GPU."""
-    own = {"self_generated": 1_500_000, "held_out_bytes": 32_768, "batch_tokens": 1024}
+    own = {"self_generated": 1_500_000 if long else 400_000, "held_out_bytes": 32_768, "batch_tokens": 1024}
     short = {"held_out_bytes": 6_000, "every": 8, "sample_bytes": 300_000, "batch_tokens": 1024}
-    few, many = (2_000_000, 5_000_000) if long else (200_000, 16_384)
+    few, many = (2_000_000, 5_000_000) if long else (60_000, 8_192)
     return {
         "stories15m": Pair("stories15m", "own", few, own),
         "stories15m-untied": Pair("stories15m", "own", few, own, untie=True),
@@ -97,7 +97,7 @@ def runs(name: str, pair: Pair) -> Iterator[Run]:
         yield Run(name, "hybrid", objective, "rows", pair.tokens)
     for method in ("learned", "pieces", *(["stacked:effort=low"] if pair.untie else [])):
         yield Run(name, method, MIX, "rows", pair.tokens)
-    yield Run(name, "hybrid", "text=1", "lora", pair.tokens)
+    yield Run(name, "hybrid", "text=1", "rows+lora", pair.tokens)
 
 
 def make(run: Run, pair: Pair, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def show(work: Path, picture: Path | None) -> None:
 def label(one: dict[str, Any]) -> str:
     """What a run is called in the table."""
     default = one["objective"] == MIX and one["train"] == DEFAULT_TRAIN and one["closed_form"]
-    optimizer = ", Adam" if one["optimizer"] == "adam" else ""
+    optimizer = ", Adam" if one.get("optimizer", "adam") == "adam" else ""  # the first runs knew no other
     return one["result"]["objective"] + optimizer + (" (default)" if default else "")
 
 

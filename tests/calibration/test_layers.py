@@ -17,7 +17,7 @@ from tokenadapt.checkpoint.verify import verify
 from tokenadapt.errors import RequestError
 
 
-@pytest.mark.parametrize("train", ["rows+norms", "lora"])
+@pytest.mark.parametrize("train", ["rows+norms", "lora", "rows+lora"])
 def test_the_teacher_never_changes(tied_swap, corpus, tmp_path, train):
     request = options(tied_swap, corpus, tmp_path / "out", train=train)
     bench = set_up(open_pair(request), request, join("cpu"))
@@ -34,7 +34,7 @@ def test_the_teacher_never_changes(tied_swap, corpus, tmp_path, train):
     assert all(parameter.grad is not None for parameter in bench.people.changes.parameters.values())
 
 
-@pytest.mark.parametrize("train", ["rows+norms", "lora"])
+@pytest.mark.parametrize("train", ["rows+norms", "lora", "rows+lora"])
 def test_trained_layers_are_written_and_verified(swapped, corpus, tmp_path, train):
     told = calibrate(options(swapped, corpus, tmp_path / "out", train=train, verify="full", lr=0.01))
     assert told.after < told.before

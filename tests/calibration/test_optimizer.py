@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from tokenadapt.calibration.loop import Budget
 from tokenadapt.calibration.optimizer import RowOptimizer, inverse_root
+from tokenadapt.calibration.schedule import highest_rate
 
 
 def walk(gradients, *, lr=0.1, table=True):
@@ -64,3 +66,12 @@ def test_layers_take_adams_steps(gradients):
 
 def test_a_gradient_of_nothing_changes_nothing():
     assert not walk([torch.zeros(5, 4)] * 3).any()
+
+
+def test_longer_runs_take_lower_rates():
+    assert highest_rate(100) == pytest.approx(0.005)
+    assert highest_rate(400) == highest_rate(None) == pytest.approx(0.0025)
+    assert highest_rate(1) == 0.015
+    assert Budget(None, 102_400, 5.0).all_steps(1024) == 100
+    assert Budget(7, 102_400, None).all_steps(1024) == 7
+    assert Budget(None, None, 5.0).all_steps(1024) is None

@@ -62,6 +62,10 @@ def set_up(pair: Pair, options: CalibrationOptions, group: Group, progress: Prog
     if options.dtype == "auto":  # all as the first process found
         dtype = torch.bfloat16 if group.agree(group.first and dtype == torch.bfloat16) else torch.float32
     progress.note(f"computing in {str(dtype).removeprefix('torch.')} ({why})")
+    if pair.checkpoint.tied:
+        progress.note(
+            "one table is read and written: a transplant with --untie is calibrated further in the same tokens"
+        )
     people = open_class(pair, options, dtype, group.device, progress)
     readers = sides(pair, options, people.body.positions)
     if group.size > 1 and "-" in (*options.data, *options.held_out):

@@ -8,7 +8,7 @@ from typing import Any, Final
 from tokenadapt.calibration.objectives.terms import parse_terms
 from tokenadapt.errors import RequestError
 
-TRAIN: Final = ("new", "rows", "rows+norms", "lora")
+TRAIN: Final = ("new", "rows", "rows+norms", "lora", "rows+lora")
 SCHEDULES: Final = ("cosine", "constant")
 OPTIMIZERS: Final = ("rows", "adam")
 DTYPES: Final = ("auto", "float32", "bfloat16")

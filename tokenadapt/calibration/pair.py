@@ -24,7 +24,7 @@ from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids
 
 _TAKEN = (How.COPIED, How.SPECIAL, How.MAPPED)
 _BLOCK = 8192
-_OTHER_LAYERS = ("rows+norms", "lora")
+_OTHER_LAYERS = ("rows+norms", "lora", "rows+lora")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def open_class(
 def _changes(body: Body, options: CalibrationOptions) -> Changes | None:
     if options.train == "rows+norms":
         return Norms(body)
-    return Lora(body, options.lora_rank, options.seed) if options.train == "lora" else None
+    return Lora(body, options.lora_rank, options.seed) if options.train.endswith("lora") else None
 
 
 def _tables(pair: Pair, trained: Ids, dtype: torch.dtype, *, student: bool) -> dict[Role, SplitTable]:

@@ -94,7 +94,7 @@ class Manifest:
     @property
     def layers_trained(self) -> bool:
         """Whether a calibration changed more than rows."""
-        return any(run.get("train") in ("rows+norms", "lora") for run in self.calibrations)
+        return any(run.get("train") in ("rows+norms", "lora", "rows+lora") for run in self.calibrations)
 
     def write(self, folder: Path) -> None:
         """Write `transplant.json`."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tokenadapt.calibration.options import CalibrationOptions
     from tokenadapt.calibration.outcome import Calibrated
 
-TRAIN = ("new", "rows", "rows+norms", "lora")
+TRAIN = ("new", "rows", "rows+norms", "lora", "rows+lora")
 
 
 def data_options(command: Any) -> Any:
