@@ -72,7 +72,12 @@ class Run:
 
 def pairs(long: bool) -> dict[str, Pair]:
     """What is measured: short on a CPU, long where there is a GPU."""
-    own = {"self_generated": 1_500_000 if long else 400_000, "held_out_bytes": 32_768, "batch_tokens": 1024}
+    own = {
+        "self_generated": 1_500_000 if long else 400_000,
+        "held_out_bytes": 32_768,
+        "batch_tokens": 1024,
+        "lora_rank": 64,
+    }
     short = {"held_out_bytes": 6_000, "every": 8, "sample_bytes": 300_000, "batch_tokens": 1024}
     few, many = (2_000_000, 5_000_000) if long else (60_000, 8_192)
     return {

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tokenadapt.calibration.loop import Budget
-from tokenadapt.calibration.optimizer import RowOptimizer, inverse_root
+from tokenadapt.calibration.optimizer import RowOptimizer, inverse_root, is_due
 from tokenadapt.calibration.schedule import highest_rate
 
 
@@ -75,3 +75,9 @@ def test_longer_runs_take_lower_rates():
     assert Budget(None, 102_400, 5.0).all_steps(1024) == 100
     assert Budget(7, 102_400, None).all_steps(1024) == 7
     assert Budget(None, None, 5.0).all_steps(1024) is None
+
+
+def test_wide_tables_columns_are_looked_at_seldom_but_soon():
+    assert [count for count in range(1, 14) if is_due(count, 576)] == [1, 5, 9, 13]
+    wide = [count for count in range(1, 400) if is_due(count, 4096)]
+    assert wide == [1, 2, 4, 8, 16, 32, 64, 128, 129, 256, 257, 385]

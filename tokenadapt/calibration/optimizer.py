@@ -21,7 +21,8 @@ _MOMENTUM, _MEMORY = 0.9, 0.95  # of the mean gradient, and of its squares
 _DAMPING: Final = 0.03  # of the mean eigenvalue
 _ROWS: Final = 0.25  # power of a row's mean square; 0.5 is Adam's
 _RARE: Final = 0.01  # of the mean over rows: what is rarer counts as this
-_REFRESH: Final = 4  # steps between two eigenvalue problems
+_REFRESH: Final = 4  # steps between two eigenvalue problems of a narrow table
+_NARROW: Final = 1 << 17  # the steps between them are D * D over this, where that is more
 _LEAST: Final = 1e-30
 
 
@@ -57,7 +58,7 @@ def _of_table(gradient: Tensor, state: dict[str, Any]) -> Tensor:
     state["mean"].lerp_(gradient, 1 - _MOMENTUM)
     state["columns"].lerp_(gradient.T @ gradient, 1 - _MEMORY)
     state["rows"].lerp_(gradient.square().mean(1), 1 - _MEMORY)
-    if state["count"] % _REFRESH == 1:
+    if is_due(state["count"], gradient.shape[1]):
         state["whitening"] = inverse_root(state["columns"] / (1 - _MEMORY ** state["count"]))
     rows = state["rows"] / state["rows"].mean().clamp(min=_LEAST) + _RARE
     change = (state["mean"] @ state["whitening"]).div_(rows.pow(_ROWS)[:, None])
@@ -65,9 +66,16 @@ def _of_table(gradient: Tensor, state: dict[str, Any]) -> Tensor:
     return change
 
 
+def is_due(count: int, width: int) -> bool:
+    """Whether columns are looked at anew in step `count`, from 1: seldom for wide tables, but soon at first."""
+    every = max(_REFRESH, width * width // _NARROW)
+    return count % every == 1 or (every > _REFRESH and count & (count - 1) == 0)
+
+
 def inverse_root(moment: Tensor) -> Tensor:
     """(C + damping)^(-1/2) of a moment C (D, D), up to a factor."""
-    values, vectors = torch.linalg.eigh(moment.double().cpu())
+    held = moment if moment.device.type == "cuda" else moment.cpu()
+    values, vectors = torch.linalg.eigh(held.double())
     values = (values / values.mean().clamp(min=_LEAST)).clamp(min=0) + _DAMPING
     found: Tensor = ((vectors * values.rsqrt()) @ vectors.T).to(moment)
     return found
