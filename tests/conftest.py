@@ -12,6 +12,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 BENCH = Path(os.environ.get("TOKENADAPT_BENCH", Path.home() / ".cache" / "tokenadapt-bench"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What tests store of models is not kept, and not found by a user's next run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKENADAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session", params=FAMILIES)
 def any_tokenizer(request):
     """A tiny tokenizer of each family that users bring."""

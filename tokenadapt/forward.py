@@ -97,6 +97,18 @@ def inputs_of(batch: Batch, kind: Kind, device: torch.device) -> dict[str, Any]:
     return given
 
 
+@torch.inference_mode()
+def states_of(
+    run: Any, kind: Kind, sequences: Sequence[Sequence[int]], layers: Sequence[int]
+) -> Iterator[tuple[Ids, Tensor]]:
+    """Entries of `hidden_states` at each sequence's last position, batch by batch: places, (n, layers, D) float32."""
+    device = next(run.parameters()).device
+    for batch in batches(sequences):
+        hidden = run(**inputs_of(batch, kind, device), output_hidden_states=True).hidden_states
+        rows, last = torch.arange(len(batch.index)), batch.length - 1
+        yield batch.index, torch.stack([hidden[layer][rows, last].float().cpu() for layer in layers], dim=1)
+
+
 class Head:
     """What stands between a causal model's last states and its logits: scale, soft cap and all."""
 

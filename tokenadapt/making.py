@@ -148,8 +148,11 @@ def make(job: Job, model: RowModel, progress: Progress = SILENT) -> tuple[MadeRo
         problems[0], model, tied=job.setting.tied, open_space=partial(_open_space, job, model, progress),
         progress=progress,
     )  # fmt: skip
-    judged = [replace(problem, score=partial(judge.score, problem)) for problem in problems]
-    return tuple(_make_role(job, problem, progress) for problem in judged)
+    made: list[MadeRole] = []
+    for problem in problems:
+        known = replace(problem, score=partial(judge.score, problem), inputs=made[0].made if made else None)
+        made.append(_make_role(job, known, progress))
+    return tuple(made)
 
 
 def open_job_space(job: Job, model: Model, progress: Progress) -> Space:

@@ -15,6 +15,7 @@ from tokenadapt import forward
 from tokenadapt.errors import RequestError
 from tokenadapt.forward import BATCH_TOKENS, Head, Kind, Sampling
 from tokenadapt.plan import Role, Table
+from tokenadapt.prefixes import Reader
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.vocab.types import Ids
 
@@ -88,27 +89,36 @@ class SourceModel:
             )
         return head
 
-    @torch.inference_mode()
     def states(self, sequences: Sequence[Sequence[int]], layers: Sequence[float]) -> NDArray[np.float32]:
         """Hidden states at each sequence's last position: (n, len(layers), D).
 
         A layer is a relative depth: 0 what the first layer reads, 1 what the last one leaves (after the final norm
         where the model has one).
         """
+        out = np.zeros((len(sequences), len(layers), self.table("input").shape[1]), dtype=np.float32)
+        for index, states in self.states_in_parts(sequences, layers):
+            out[index] = states
+        return out
+
+    def states_in_parts(
+        self, sequences: Sequence[Sequence[int]], layers: Sequence[float]
+    ) -> Iterator[tuple[Ids, NDArray[np.float32]]]:
+        """The same, some sequences at a time: their places, and (n, len(layers), D).
+
+        Sequences that begin alike are read together, and no layer below the deepest that is asked for is run.
+        """
         if any(not len(sequence) for sequence in sequences):
             raise ValueError("a sequence without a token has no state")
-        out = np.zeros((len(sequences), len(layers), self.table("input").shape[1]), dtype=np.float32)
         run = forward.layers_of(self._model, self.kind)
+        depth = int(run.config.get_text_config().num_hidden_layers)
+        numbers = [round(layer * depth) for layer in layers]
+        reader = Reader(run, numbers)
+        able = self.kind == "causal" and reader.able
+        parts = reader.read(sequences) if able else forward.states_of(run, self.kind, sequences, numbers)
         with self.progress.stage("states of the source model", len(sequences), "strings") as advance:
-            for batch in forward.batches(sequences):
-                given = forward.inputs_of(batch, self.kind, self.device)
-                hidden = run(**given, output_hidden_states=True).hidden_states
-                rows, last = torch.arange(len(batch.index)), (batch.length - 1)
-                for slot, depth in enumerate(layers):
-                    layer = hidden[round(depth * (len(hidden) - 1))]
-                    out[batch.index, slot] = layer[rows, last].float().cpu().numpy()
-                advance(len(batch.index))
-        return out
+            for index, states in parts:
+                yield index, states.numpy()
+                advance(len(index))
 
     @torch.inference_mode()
     def log_probs(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
@@ -161,18 +171,24 @@ class SourceModel:
         texts, states = zip(*self.continued([[]] * options.texts, options.tokens, options.seed), strict=True)
         return list(texts), torch.cat(states)
 
-    @torch.inference_mode()
     def states_with_rows(self, texts: Sequence[Sequence[int]], ids: Ids, rows: torch.Tensor) -> torch.Tensor:
         """What the head would read at all positions of `texts` but the last, were `rows` the input rows of `ids`.
 
         Scaled like `final_states`: (positions, D) float32. The model is what it was before, whatever happens.
         """
-        head, weight = self._head, self._model.get_input_embeddings().weight.data
-        index = torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(weight.device)
-        kept = weight[index]  # a copy: replaced in the table itself, a row is scaled as the model scales its own
-        found = [torch.zeros(0, weight.shape[1])] * len(texts)
+        weight = self._model.get_input_embeddings().weight.data.clone()
+        weight[torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(weight.device)] = rows.to(weight)
+        return self.states_under(texts, weight)
+
+    @torch.inference_mode()
+    def states_under(self, texts: Sequence[Sequence[int]], table: torch.Tensor) -> torch.Tensor:
+        """The same, were `table` (n, D) all input rows: the ids of `texts` are places in it."""
+        head, holder = self._head, self._model.get_input_embeddings()
+        own, padding = holder.weight, holder.padding_idx
+        found = [torch.zeros(0, own.shape[1])] * len(texts)
         try:
-            weight[index] = rows.to(weight)
+            # in the module itself, since some models scale what they look up
+            holder.weight, holder.padding_idx = torch.nn.Parameter(table.to(own), requires_grad=False), None
             with self.progress.stage("read its own texts with other rows", len(texts), "texts") as advance:
                 for batch in forward.batches(texts):
                     states = self._model.base_model(**forward.inputs_of(batch, self.kind, self.device))[0]
@@ -180,8 +196,8 @@ class SourceModel:
                         found[place] = row[: length - 1].float().cpu() * head.scale
                     advance(len(batch.index))
         finally:
-            weight[index] = kept
-        return torch.cat(found) if found else torch.zeros(0, weight.shape[1])
+            holder.weight, holder.padding_idx = own, padding
+        return torch.cat(found) if found else torch.zeros(0, own.shape[1])
 
     def logits(self, states: torch.Tensor, ids: Ids, rows: torch.Tensor) -> torch.Tensor:
         """The model's logits of tokens `ids` at states scaled like `final_states`, were `rows` their output rows."""

@@ -96,6 +96,12 @@ class Model(Protocol):
         """Hidden states at each sequence's last position: (n, len(layers), D); a layer is a relative depth in 0..1."""
         ...
 
+    def states_in_parts(
+        self, sequences: Sequence[Sequence[int]], layers: Sequence[float]
+    ) -> Iterator[tuple[Ids, NDArray[np.float32]]]:
+        """The same, some sequences at a time: their places, and (n, len(layers), D)."""
+        ...
+
     def log_probs(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Natural-log probability of each token given those before it: one (len - 1,) array per sequence."""
         ...
@@ -112,6 +118,10 @@ class Model(Protocol):
         self, prompts: Sequence[Sequence[int]], tokens: int, seed: int = 0
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """For each prompt a text of `tokens` tokens that the model writes after it, and what the head reads there."""
+        ...
+
+    def states_under(self, texts: Sequence[Sequence[int]], table: torch.Tensor) -> torch.Tensor:
+        """What the head reads at all positions but the last of texts whose ids are rows of `table` (n, D)."""
         ...
 
 
@@ -145,6 +155,7 @@ class Problem:
     score: Callable[[str], NDArray[np.float64]] | None = None  # a method's harm on held-out old tokens, by text
     seed: int = 0
     tied: bool = False  # one row will serve both roles
+    inputs: Plan | Dense | None = None  # for output rows of two tables: the input rows that were made
     progress: Progress = field(default=SILENT, compare=False)
 
     def __post_init__(self) -> None:

@@ -181,6 +181,9 @@ class TinyModel:
         last = torch.stack([self.after[sequence[-1]] for sequence in sequences])
         return last[:, None].expand(-1, len(layers), -1).numpy()
 
+    def states_in_parts(self, sequences, layers):
+        yield np.arange(len(sequences)), self.states(sequences, layers)
+
     def log_probs(self, sequences):
         logs = torch.log_softmax(self.after @ self.rows.T, 1)
         return [logs[list(ids[:-1]), list(ids[1:])].numpy() for ids in sequences]
@@ -196,6 +199,12 @@ class TinyModel:
     def states_with_rows(self, texts, ids, rows):
         after = self.after.clone()
         after[ids] += rows - self.rows[ids]  # what a token leaves moves with its input row
+        return torch.cat([after[text[:-1]] for text in texts])
+
+    def states_under(self, texts, table):
+        near = torch.cdist(table, self.rows).argmin(1)
+        after = self.after[near] + table - self.rows[near]  # known for old rows, from which it moves
+        after[:, -1] = 1
         return torch.cat([after[text[:-1]] for text in texts])
 
     def logits(self, states, ids, rows):

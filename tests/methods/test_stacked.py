@@ -8,8 +8,9 @@ import torch
 
 from tests.methods.problems import TinyModel, byte_vocab, make_problem
 from tokenadapt.methods import mixture, stacked
+from tokenadapt.methods.learned import learned
 from tokenadapt.methods.mixture import Rules, fit
-from tokenadapt.methods.own_text import Observed, canonical, observe, shared_starts
+from tokenadapt.methods.own_text import Observed, canonical, observe, read_again, written
 from tokenadapt.methods.pieces import end_piece, pieces
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.plan import Dense, missing_rows
@@ -21,6 +22,10 @@ NEW = (b"abc", b"a", b"b", b"c", b"d", b" ", b"cd", b" ab", b"ad")
 def bigram_problem(width=8, **more):
     problem = make_problem(OLD, NEW, role="output", width=width, **more)
     return replace(problem, model=TinyModel(problem.table.tensor))
+
+
+def looked(problem, texts):
+    return observe(problem, learned(replace(problem, role="input")), texts)
 
 
 def some_rules(problem, seen):
@@ -36,32 +41,62 @@ def some_rules(problem, seen):
     )
 
 
-def test_shared_starts_of_a_text_by_hand():
+def again(old, new, ids, given=0):
+    tokens, chosen = read_again(old, new, ids, given)
+    return tokens.tolist(), chosen.tolist()
+
+
+def test_a_text_read_again_by_hand():
     # old: ab|c|d| |ab   new: abc|d| ab; the last new token may go on, so it does not count
-    assert shared_starts(byte_vocab(OLD), byte_vocab(NEW), [6, 3, 4, 5, 6]).tolist() == [[0, 0], [2, 4]]
+    old, new = byte_vocab(OLD), byte_vocab(NEW)
+    assert again(old, new, [6, 3, 4, 5, 6]) == ([0, 4], [True, True])
+    assert again(old, new, [6, 3, 4, 5, 6], given=1) == ([0, 4], [False, True])  # abc begins in what was given
+    assert again(old, new, [6, 3, 4, 5, 6], given=3) == ([0, 4], [False, False])
 
 
 def test_a_character_cut_at_the_end_leaves_the_rest_of_the_text():
-    old, new = (b"a", b"\xc3", b"\xa9"), (b"a", "é".encode())
-    assert shared_starts(byte_vocab(old), byte_vocab(new), [0, 0, 1]).tolist() == [[0, 0]]
-    assert shared_starts(byte_vocab(old), byte_vocab(new), [0, 1, 0]).tolist() == []  # the text is not what was written
+    old, new = byte_vocab((b"a", b"\xc3", b"\xa9")), byte_vocab((b"a", "é".encode()))
+    assert again(old, new, [0, 0, 1]) == ([0], [True])
+    assert again(old, new, [0, 1, 0]) == ([], [])  # the text is not what was written
 
 
 def test_a_space_that_the_target_puts_before_a_text_moves_no_place():
     spaced = replace(byte_vocab((b" a", b"b", b"c")), encode=lambda texts: [[0, 1, 2]])
-    assert shared_starts(byte_vocab((b"a", b"b", b"c")), spaced, [0, 1, 2]).tolist() == [[1, 1]]
+    assert again(byte_vocab((b"a", b"b", b"c")), spaced, [0, 1, 2], given=1) == ([0, 1], [False, True])
 
 
-def test_prompts_are_not_counted_and_states_are_those_before_each_token():
+def test_states_are_those_that_the_new_input_rows_leave():
     problem = bigram_problem()
-    seen = observe(problem, 40)
+    inputs = pieces(replace(problem, role="input"))
+    seen = observe(problem, inputs, 40)
     assert len(seen.label) > 200
-    written = list(problem.model.continued([], 5))
-    assert written == []
-    after = problem.model.after
-    for row in range(0, len(seen.label), 17):
-        assert (after == seen.states[row]).all(1).any()
     assert (np.diff(seen.text) >= 0).all()
+    model, source = problem.model, problem.alignment.source_id
+    rows = missing_rows(problem.table, inputs, 0, 4)
+    table = torch.stack(
+        [model.rows[source[i]] if source[i] >= 0 else rows[np.searchsorted(problem.alignment.missing, i)]
+         for i in range(len(NEW))]
+    )  # fmt: skip
+    possible = model.states_under([[*range(len(NEW)), 0]], table)  # after each target token
+    possible = torch.cat([possible, model.after[:1]])  # and after what begins a text
+    for state in seen.states[::17]:
+        assert torch.isclose(possible, state, atol=1e-6).all(1).any()
+    assert not torch.equal(seen.states, observe(problem, Dense(rows + 1), 40).states)
+
+
+def test_texts_are_written_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("TOKENADAPT_CACHE", str(tmp_path))
+    model = bigram_problem().model
+    first = written(model, [[1], [2, 3]], 9, 5)
+    assert [text[1 : 1 + n] for text, n in zip(first, (1, 2), strict=True)] == [[1], [2, 3]]
+    monkeypatch.setattr(TinyModel, "continued", None)
+    assert written(model, [[1], [2, 3]], 9, 5) == first
+    with pytest.raises(TypeError):
+        written(model, [[1], [2, 3]], 9, 6)  # another seed: other texts
+    for path in (tmp_path / "texts").iterdir():
+        path.write_text("[[1", encoding="utf-8")  # a broken file is no text
+    with pytest.raises(TypeError):
+        written(model, [[1], [2, 3]], 9, 5)
 
 
 def brute_loss(problem, rows, seen):
@@ -83,7 +118,7 @@ def exact_scene(rules, problem, seen):
 
 def test_the_loss_is_the_cross_entropy_over_the_new_vocabulary_where_every_token_is_a_rival():
     problem = bigram_problem()
-    seen = observe(problem, 30)
+    seen = looked(problem, 30)
     rules = some_rules(problem, seen)
     scene = exact_scene(rules, problem, seen)
     for seed in range(3):
@@ -95,7 +130,7 @@ def test_the_loss_is_the_cross_entropy_over_the_new_vocabulary_where_every_token
 
 def test_the_gradient_is_that_of_the_loss():
     problem = bigram_problem()
-    seen = observe(problem, 30)
+    seen = looked(problem, 30)
     rules = some_rules(problem, seen)
     scene = exact_scene(rules, problem, seen)
     point = np.random.default_rng(8).normal(size=rules.groups * 3 + rules.features.shape[1]) / 2
@@ -109,7 +144,7 @@ def test_the_gradient_is_that_of_the_loss():
 def test_a_known_mix_is_found_again():
     """Labels drawn under rows 0.7 first + 0.5 last about the mean, bias -3: the fit says as well what comes."""
     problem = bigram_problem()
-    seen = observe(problem, 30)
+    seen = looked(problem, 30)
     rules = some_rules(problem, seen)
     first, last = (missing_rows(problem.table, rules.made[k], 0, 4) - rules.centre for k in (1, 2))
     truth = rules.centre + 0.7 * first + 0.5 * last - 3 * rules.direction
@@ -134,7 +169,7 @@ def table_rows(rules):
 
 def test_a_sample_of_the_rivals_finds_nearly_the_same(monkeypatch):
     problem = bigram_problem()
-    seen = observe(problem, 60)
+    seen = looked(problem, 60)
     rules = some_rules(problem, seen)
     exact = fit(rules, problem.alignment, seen, seed=0)
     monkeypatch.setattr(mixture, "RIVALS", 3)  # of 4, drawn with replacement
@@ -164,7 +199,7 @@ def test_the_method_says_better_what_the_model_writes(monkeypatch):
     monkeypatch.setattr(stacked, "FEWEST", 50)
     problem = bigram_problem()
     made = stacked.stacked(problem, texts=200)
-    fresh = observe(replace(problem, seed=9), 100)
+    fresh = looked(replace(problem, seed=9), 100)
     means = missing_rows(problem.table, pieces(problem), 0, len(made.rows))
     assert brute_loss(problem, made.rows.numpy(), fresh) < brute_loss(problem, means.numpy(), fresh) - 0.02
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tokenadapt.methods import ragged
 from tokenadapt.methods.halves import Runs, spell_by_halves
 from tokenadapt.methods.options import Bound, Share
+from tokenadapt.methods.piece_states import PieceStates
 from tokenadapt.methods.pieces import readable
 from tokenadapt.plan import Dense, Problem, Table
 from tokenadapt.vocab.types import ByteVocab, Ids
@@ -21,6 +22,7 @@ from tokenadapt.vocab.types import ByteVocab, Ids
 log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
+DEPTHS: Final = {"none": (), "low": (1 / 15, 1 / 5), "full": (1 / 15, 1 / 5, 2 / 5)}  # relative, of the states
 STRENGTHS: Final = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # ridge, in units of a feature's mean square
 HELD_OUT: Final = 10  # every tenth old token chooses the strength
 FEWEST: Final = 200  # old tokens of several pieces below which nothing can be learned
@@ -28,12 +30,19 @@ BLOCK: Final = 4096
 SIZES: Final = 5  # two pieces, three, ... and this many or more
 
 
-def learned(problem: Problem, *, most: Annotated[int, Bound(1000)] = 60_000, share: Share = 1.0) -> Dense:
+def learned(
+    problem: Problem,
+    *,
+    effort: Literal["none", "low", "full"] = "full",
+    most: Annotated[int, Bound(1000)] = 60_000,
+    share: Share = 1.0,
+) -> Dense:
     """The mean of the pieces, corrected by a ridge regression that old tokens taught.
 
     Every old token is spelled with pieces of its own: the two halves of its merge, or one to three levels deeper at
     random. Its row less the mean of its pieces' rows is the target; the features are the rows of the mean, the first
-    and the last piece, the number of pieces and the number of bytes. The strength of the ridge is the best of six on
+    and the last piece, the number of pieces, the number of bytes, and the source model's states after the last piece at
+    the depths that `effort` says (`none`: the model is not run). The strength of the ridge is the best of six on
     held-out old tokens; where fewer than 200 old tokens teach, the mean of the pieces stays as it is. `most` bounds the
     old tokens that teach, `share` scales the correction. Sums are float64.
     """
@@ -44,19 +53,21 @@ def learned(problem: Problem, *, most: Annotated[int, Bound(1000)] = 60_000, sha
     if len(taught.tokens) > most:
         drawn = np.random.default_rng(problem.seed).permutation(len(taught.tokens))[:most]
         taught = taught.take(np.sort(drawn))
-    weights = _fit(problem.table, problem.source, taught) if share else np.zeros((_width(problem.table), problem.width))
     cut = readable(problem)
+    runs = Runs(problem.alignment.missing, cut.start, cut.piece)
+    seen = Features(problem.table, PieceStates(problem, DEPTHS[effort] if share else (), taught))
+    weights = np.zeros((seen.width, problem.width))
+    if share:
+        seen.states.prepare(taught)
+        seen.states.prepare(runs)
+        weights = _fit(seen, problem.source, taught)
     rows = torch.zeros(len(cut.token_length), problem.width)
     sizes = problem.target.byte_lengths(problem.alignment.missing)
-    runs = Runs(problem.alignment.missing, cut.start, cut.piece)
-    for first, last, mean, features in _features(problem.table, runs, sizes):
-        rows[first:last] = torch.from_numpy(mean + share * (features @ weights)).float()
+    with problem.progress.stage("correct the mean of the pieces", len(rows), "tokens") as advance:
+        for first, last, mean, features in seen.blocks(runs, sizes):
+            rows[first:last] = torch.from_numpy(mean + share * (features @ weights)).float()
+            advance(last - first)
     return Dense(rows, np.asarray(cut.counts == 0))
-
-
-def _width(table: Table) -> int:
-    """Number of features."""
-    return 3 * table.shape[1] + SIZES + 2
 
 
 @dataclass(frozen=True)
@@ -73,10 +84,10 @@ class Moments:
         return (self.energy - explained) / max(self.energy, 1e-300)
 
 
-def _fit(table: Table, vocab: ByteVocab, taught: Runs) -> Floats:
+def _fit(seen: Features, vocab: ByteVocab, taught: Runs) -> Floats:
     """Coefficients (features, D) of the strength that predicts held-out old tokens best."""
     held = np.arange(len(taught.tokens)) % HELD_OUT == 0
-    known, hidden = (_moments(table, vocab, taught.take(np.flatnonzero(part))) for part in (~held, held))
+    known, hidden = (_moments(seen, vocab, taught.take(np.flatnonzero(part))) for part in (~held, held))
     scale = np.maximum(known.gram.diagonal(), 1e-12)
     best: tuple[float, Floats] | None = None
     for strength in STRENGTHS:
@@ -89,36 +100,54 @@ def _fit(table: Table, vocab: ByteVocab, taught: Runs) -> Floats:
     return best[1]
 
 
-def _moments(table: Table, vocab: ByteVocab, taught: Runs) -> Moments:
+def _moments(seen: Features, vocab: ByteVocab, taught: Runs) -> Moments:
     """Sums over some old tokens; Y is a token's row less the mean of its pieces' rows."""
-    width = _width(table)
-    gram, cross, energy = np.zeros((width, width)), np.zeros((width, table.shape[1])), 0.0
-    for first, last, mean, features in _features(table, taught, vocab.byte_lengths(taught.tokens)):
-        goal = table.rows(taught.tokens[first:last]).double().numpy() - mean
+    width = seen.width
+    gram, cross, energy = np.zeros((width, width)), np.zeros((width, seen.table.shape[1])), 0.0
+    for first, last, mean, features in seen.blocks(taught, vocab.byte_lengths(taught.tokens)):
+        goal = seen.table.rows(taught.tokens[first:last]).double().numpy() - mean
         gram += features.T @ features
         cross += features.T @ goal
         energy += float((goal**2).sum())
     return Moments(gram, cross, energy)
 
 
-def _features(table: Table, runs: Runs, sizes: Ids) -> Iterator[tuple[int, int, Floats, Floats]]:
-    """Per block of tokens: first, last, the mean of their pieces (n, D), and their features (n, 3 D + SIZES + 2)."""
-    total = len(runs.start) - 1
-    for first in range(0, total, BLOCK):
-        last = min(first + BLOCK, total)
+@dataclass(frozen=True)
+class Features:
+    """What a token's row is predicted from."""
+
+    table: Table
+    states: PieceStates
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return 3 * self.table.shape[1] + SIZES + 2 + self.states.width
+
+    def blocks(self, runs: Runs, sizes: Ids) -> Iterator[tuple[int, int, Floats, Floats]]:
+        """Per block of tokens: first, last, the mean of their pieces (n, D), and their features (n, width)."""
+        total = len(runs.start) - 1
+        for first in range(0, total, BLOCK):
+            last = min(first + BLOCK, total)
+            mean, *ends = self._rows(runs, first, last)
+            counts = np.diff(runs.start[first : last + 1])
+            kinds = np.eye(SIZES)[np.clip(counts - 2, 0, SIZES - 1)]
+            more = np.stack([np.log1p(sizes[first:last]), np.ones(last - first)], axis=1)
+            states = self.states.rows(runs, first, last)
+            yield first, last, mean, np.concatenate([mean, *ends, kinds, more, states], axis=1)
+
+    def _rows(self, runs: Runs, first: int, last: int) -> tuple[Floats, Floats, Floats]:
+        """Rows of the mean, the first and the last piece: each (last - first, D)."""
         start = runs.start[first : last + 1]
         pieces = runs.piece[start[0] : start[-1]]
         start = start - start[0]
-        counts = np.diff(start)
         ids, where = np.unique(pieces, return_inverse=True)
-        rows = table.rows(ids).double().numpy()[where] if len(ids) else np.zeros((0, table.shape[1]))
-        owner = ragged.owners(start)
-        mean = np.zeros((last - first, table.shape[1]))
-        np.add.at(mean, owner, rows)
+        rows = self.table.rows(ids).double().numpy()[where] if len(ids) else np.zeros((0, self.table.shape[1]))
+        mean = np.zeros((last - first, self.table.shape[1]))
+        np.add.at(mean, ragged.owners(start), rows)
+        counts = np.diff(start)
         mean /= np.maximum(counts, 1)[:, None]
         full = counts > 0
         head, tail = np.zeros_like(mean), np.zeros_like(mean)
         head[full], tail[full] = rows[start[:-1][full]], rows[start[1:][full] - 1]
-        kinds = np.eye(SIZES)[np.clip(counts - 2, 0, SIZES - 1)]
-        more = np.stack([np.log1p(sizes[first:last]), np.ones(last - first)], axis=1)
-        yield first, last, mean, np.concatenate([mean, head, tail, kinds, more], axis=1)
+        return mean, head, tail

@@ -1,7 +1,8 @@
-"""What the source model says next, in target tokens: states and labels from texts of its own."""
+"""What the source model says next, in target tokens: texts of its own, read again with the target tokenizer."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,12 +10,13 @@ import numpy as np
 import torch
 
 from tokenadapt.methods.pieces import readable
-from tokenadapt.plan import Problem
+from tokenadapt.plan import Dense, Model, Plan, Problem, missing_rows, rows_at_once
+from tokenadapt.spaces.cache import content_key, texts_folder
+from tokenadapt.spaces.own import fingerprint
 from tokenadapt.vocab.types import ByteVocab, How, Ids
 
 LENGTH: Final = 72  # tokens of a text, its prompt included
 PROMPT: Final = 8  # pieces of a prompt at most
-ASKED: Final = 4096  # texts whose prompts may be sorted together
 
 
 @dataclass(frozen=True)
@@ -30,31 +32,56 @@ class Observed:
         return Observed(self.states[torch.from_numpy(index)], self.label[index], self.text[index])
 
 
-def observe(problem: Problem, texts: int) -> Observed:
-    """Let the source model write `texts` texts and read them with the target tokenizer.
+def observe(problem: Problem, inputs: Plan | Dense, texts: int) -> Observed:
+    """Let the source model write `texts` texts, and read them with the target tokenizer and the input rows `inputs`.
 
     A text is prompted by the pieces of a missing token drawn at random: so the model writes of what the new vocabulary
-    is about. A position counts where both tokenizers begin a token and the model, not the prompt, chose what follows.
+    is about. A position counts where the model, not the prompt, chose what follows. States are those of the model
+    with its new input rows, since those are what its new output rows will meet.
     """
     assert problem.model is not None
     asked = prompts(problem, texts)
-    begun = {role: index for role, index in problem.source.roles.items() if role in ("bos", "eos")}
-    states: list[torch.Tensor] = []
-    label: list[Ids] = []
+    begun = {index for role, index in problem.source.roles.items() if role in ("bos", "eos")}
+    read: list[Ids] = []
+    labels: list[Ids] = []
+    kept: list[Ids] = []
     text: list[Ids] = []
-    for number, (ids, after) in enumerate(problem.model.continued(asked, LENGTH, problem.seed)):
-        body = ids[1:-1] if ids[-1] in begun.values() else ids[1:]
-        found = shared_starts(problem.source, problem.target, body)
-        place, token = found[:, 0], found[:, 1]
-        keep = (place >= len(asked[number])) & (problem.alignment.how[token] != How.UNUSED)
-        states.append(after[torch.from_numpy(place[keep])])
-        label.append(token[keep])
-        text.append(np.full(int(keep.sum()), number, dtype=np.int64))
+    for number, ids in enumerate(written(problem.model, asked, LENGTH, problem.seed)):
+        body = ids[1:-1] if ids[-1] in begun else ids[1:]
+        tokens, chosen = read_again(problem.source, problem.target, body, len(asked[number]))
+        if not len(tokens):
+            continue
+        read.append(np.concatenate([[-1 - ids[0]], tokens]))  # what begins a text is named by its old id
+        labels.append(tokens)
+        kept.append(chosen & (problem.alignment.how[tokens] != How.UNUSED))
+        text.append(np.full(len(tokens), number))
     empty = np.zeros(0, dtype=np.int64)
-    width = problem.width
-    return Observed(
-        torch.cat([torch.zeros(0, width), *states]), np.concatenate([empty, *label]), np.concatenate([empty, *text])
-    )
+    if not read:
+        return Observed(torch.zeros(0, problem.width), empty, empty)
+    keep = np.flatnonzero(np.concatenate(kept))
+    states = _states(problem, inputs, read)[torch.from_numpy(keep)]
+    return Observed(states, np.concatenate(labels)[keep], np.concatenate(text)[keep])
+
+
+def _states(problem: Problem, inputs: Plan | Dense, texts: list[Ids]) -> torch.Tensor:
+    """States before each target token, under the new input rows. An id below 0 is -1 less an old one."""
+    assert problem.model is not None
+    ids, where = np.unique(np.concatenate(texts), return_inverse=True)
+    old = problem.model.table("input")
+    source = np.where(ids < 0, -1 - ids, problem.alignment.source_id[np.maximum(ids, 0)])
+    rows = torch.zeros(len(ids), old.shape[1])
+    copied = np.flatnonzero(source >= 0)
+    rows[torch.from_numpy(copied)] = old.rows(source[copied]).float()
+    fresh = np.flatnonzero((source < 0) & (problem.alignment.how[np.maximum(ids, 0)] == How.MISSING))
+    place, step = np.searchsorted(problem.alignment.missing, ids[fresh]), rows_at_once(old.shape[1])
+    for first in range(0, len(problem.alignment.missing), step):
+        last = min(first + step, len(problem.alignment.missing))
+        here = (place >= first) & (place < last)
+        if here.any():
+            block = missing_rows(old, inputs, first, last)
+            rows[torch.from_numpy(fresh[here])] = block[torch.from_numpy(place[here] - first)]
+    ends = np.cumsum([len(text) for text in texts])[:-1]
+    return problem.model.states_under([part.tolist() for part in np.split(where.reshape(-1), ends)], rows)
 
 
 def prompts(problem: Problem, texts: int) -> list[list[int]]:
@@ -75,8 +102,29 @@ def canonical(problem: Problem) -> Ids:
     return np.array(sorted(range(len(tokens)), key=tokens.__getitem__), dtype=np.int64)
 
 
-def shared_starts(source: ByteVocab, target: ByteVocab, ids: list[int]) -> Ids:
-    """Where a token of both tokenizers begins in the text of source `ids`: (n, 2) places in `ids`, target tokens.
+def written(model: Model, asked: list[list[int]], length: int, seed: int) -> list[list[int]]:
+    """The texts that a model writes after some prompts, as ids; kept in the cache, so that they are written once."""
+    about = json.dumps([fingerprint(model, [0]), asked, length, seed])
+    path = texts_folder() / f"own-{content_key(about.encode()).hex()}.json"
+    try:
+        found: list[list[int]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = []
+    if len(found) == len(asked):
+        return found
+    made = [ids for ids, _ in model.continued(asked, length, seed)]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(made), encoding="utf-8")
+        part.replace(path)
+    except OSError:  # texts that cannot be kept are written anew next time
+        return made
+    return made
+
+
+def read_again(source: ByteVocab, target: ByteVocab, ids: list[int], given: int) -> tuple[Ids, np.ndarray]:
+    """Target tokens (n,) of the text of source `ids`, and whether each begins after the first `given` of them.
 
     The last target token is left out: the text may go on inside it. Empty where the target tokenizer changes the text.
     """
@@ -87,9 +135,6 @@ def shared_starts(source: ByteVocab, target: ByteVocab, ids: list[int]) -> Ids:
     read, wanted = b"".join(pieces), text.encode()
     extra = len(read) - len(wanted)
     if not tokens or extra not in (0, 1) or read[extra:] != wanted or not b"".join(parts).startswith(wanted):
-        return np.zeros((0, 2), dtype=np.int64)  # one byte more is the space that a tokenizer puts before a text
-    old = np.cumsum([0, *map(len, parts)])[:-1]
-    new = np.cumsum([0, *map(len, pieces)])[:-1] - extra
-    last_of = {int(at): place for place, at in enumerate(old)}  # a token without bytes stands before one that has some
-    found = [(last_of[int(at)], token) for at, token in zip(new[:-1], tokens[:-1], strict=True) if int(at) in last_of]
-    return np.array(found, dtype=np.int64).reshape(-1, 2)
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)  # one byte more is a space put before a text
+    begins = np.cumsum([0, *map(len, pieces)])[:-1] - extra
+    return np.array(tokens[:-1], dtype=np.int64), begins[:-1] >= sum(map(len, parts[:given]))

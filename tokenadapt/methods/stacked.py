@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Annotated, Final, Literal
 
 import numpy as np
@@ -18,12 +19,12 @@ from tokenadapt.methods.options import Bound, Share
 from tokenadapt.methods.own_text import Observed, canonical, observe
 from tokenadapt.methods.pieces import end_piece, pieces, readable
 from tokenadapt.methods.statistics import mean_row
-from tokenadapt.plan import Dense, Plan, Problem, Table, rows_at_once
+from tokenadapt.plan import Dense, Model, Plan, Problem, Table, rows_at_once
 from tokenadapt.vocab.types import ByteVocab, Segmentation
 
 log = logging.getLogger(__name__)
 
-TEXTS: Final = {"low": 384, "full": 1536}  # how many the source model writes
+TEXTS: Final = {"low": 384, "full": 768}  # how many the source model writes
 GROUPS: Final = 6  # one piece, two, ... and this many or more: each with weights of its own
 FEWEST: Final = 500  # positions below which nothing is fitted
 COMMON: Final = 2048  # positions over which an old token's mean probability is taken
@@ -38,21 +39,25 @@ def stacked(
 ) -> Plan | Dense:
     """Input rows as `learned`; output rows a mix of the mean, first and last piece and `learned`, plus a bias.
 
-    The source model writes texts, prompted by missing tokens; the target tokenizer reads them. The weights of the
-    rules (a set for each number of pieces) and the coefficients of the bias are those under which the new output table
-    says best what came next: a convex problem of some 40 unknowns (stacking, Wolpert 1992). The bias goes along the
-    direction in which all states agree; it is linear in the number of pieces and of bytes, the token's rank in the
-    target's merges or scores, and the mean log-probability of its pieces. A tied table keeps the rows of `learned`:
-    fitted to the output alone, they cost more as input than they bring. `share` is that of `learned`. `texts` 0 is what
-    `effort` says.
+    The source model writes texts, prompted by missing tokens; with its new input rows and the target tokenizer it reads
+    them again, so that the output rows are fitted to the states that they will meet. The weights of the rules (a set
+    for each number of pieces) and the coefficients of the bias are those under which the new output table says best
+    what came next: a convex problem of some 40 unknowns (stacking, Wolpert 1992). The bias goes along the direction in
+    which all states agree; it is linear in the number of pieces and of bytes, the token's rank in the target's merges
+    or scores, and the mean log-probability of its pieces. A tied table keeps the rows of `learned`: fitted to the
+    output alone, they cost more as input than they bring. `share` is that of `learned`. `texts` 0 is what `effort`
+    says.
     """
-    corrected = learned(problem, share=share)
+    corrected = learned(problem, effort=effort, share=share)
     if problem.role == "input":  # of two tables; the one table of a tied result has the role output
         return corrected
     if problem.tied:
         log.warning("stacked: one table serves input and output, so that its rows stay those of learned; see --untie")
         return corrected
-    seen = observe(problem, texts or TEXTS[effort])
+    inputs = problem.inputs or learned(
+        replace(problem, role="input", table=_model(problem).table("input")), effort=effort, share=share
+    )
+    seen = observe(problem, inputs, texts or TEXTS[effort])
     if len(seen.label) < FEWEST:
         log.warning("stacked: the model's own texts give only %d positions, too few to fit to", len(seen.label))
         return corrected
@@ -75,6 +80,11 @@ def stacked(
         log.warning("stacked: the mix is no better on held-out texts; the learned rows stay")
         return corrected
     return Dense(mixture.rows(rules, problem.progress), np.asarray(readable(problem).counts == 0))
+
+
+def _model(problem: Problem) -> Model:
+    assert problem.model is not None
+    return problem.model
 
 
 def features(problem: Problem, seen: Observed) -> torch.Tensor:
