@@ -213,10 +213,8 @@ def show(work: Path, picture: Path | None) -> None:
     found = [json.loads(path.read_text()) for path in sorted((work / "runs").glob("*.json"))]
     order = {pair: number for number, pair in enumerate(pairs(False))}
     found.sort(key=lambda one: (order[one["pair"]], one["result"]["after"]))
-    print(
-        "| pair | initialisation | objective | trained | tokens | minutes | start | closed form | end | excess left |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    heads = "pair|initialisation|objective|trained|tokens|minutes|start|closed form|end|excess left".split("|")
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for one in found:
         told = one["result"]
         last, start, end = told["curve"][-1], told["before"] - told["source"], told["after"] - told["source"]
@@ -241,9 +239,9 @@ def show(work: Path, picture: Path | None) -> None:
 
 def label(one: dict[str, Any]) -> str:
     """What a run is called in the table."""
-    default = one["objective"] == MIX and one["train"] == DEFAULT_TRAIN and one["closed_form"]
-    optimizer = ", Adam" if one.get("optimizer", "adam") == "adam" else ""  # the first runs knew no other
-    return one["result"]["objective"] + optimizer + (" (default)" if default else "")
+    adam = one.get("optimizer", "adam") == "adam"  # the first runs knew no other
+    default = one["objective"] == MIX and one["train"] == DEFAULT_TRAIN and one["closed_form"] and not adam
+    return one["result"]["objective"] + (", Adam" if adam else "") + (" (default)" if default else "")
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
@@ -255,18 +253,18 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     names = list(dict.fromkeys(one["pair"] for one in found))
-    figure, panels = plt.subplots(1, len(names), figsize=(4.6 * len(names), 3.8), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(1, len(names), figsize=(4.2 * len(names), 5.0), layout="constrained", squeeze=False)
     for axes, name in zip(panels[0], names, strict=True):
         for one in (one for one in found if one["pair"] == name and one["method"] == "hybrid"):
             told = one["result"]
             curve = [(point["tokens"] / 1000, point["bits_per_byte"] - told["source"]) for point in told["curve"]]
             closed = ", closed form first" if one["closed_form"] else ""
-            axes.plot(*zip(*curve, strict=True), label=f"{told['objective']}, {one['train']}{closed}", linewidth=1.2)
-        axes.set_title(name)
-        axes.set_xlabel("thousand tokens read")
-        axes.set_ylabel("held-out bits per byte above the source")
+            axes.plot(*zip(*curve, strict=True), label=f"{label(one)}, {one['train']}{closed}", linewidth=1.2)
+        axes.set_xscale("symlog", linthresh=30)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set(title=name, xlabel="thousand tokens read", ylabel="held-out bits per byte above the source")
         axes.set_ylim(bottom=0)
-        axes.legend(frameon=False, fontsize=6)
+        axes.legend(frameon=False, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.16))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
