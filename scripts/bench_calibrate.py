@@ -58,15 +58,8 @@ class Run:
     @property
     def name(self) -> str:
         """A file's name."""
-        parts = (
-            self.pair,
-            self.method,
-            self.objective,
-            self.train,
-            self.tokens,
-            "closed" if self.closed_form else "plain",
-            *(["adam"] if self.optimizer == "adam" else []),
-        )
+        closed, adam = "closed" if self.closed_form else "plain", ["adam"] if self.optimizer == "adam" else []
+        parts = (self.pair, self.method, self.objective, self.train, self.tokens, closed, *adam)
         return "_".join(str(part).replace(":", "-").replace("=", "").replace(",", "+") for part in parts)
 
 
@@ -174,7 +167,7 @@ def texts(name: str, arguments: argparse.Namespace) -> tuple[tuple[str, ...], tu
 
 def beginning(arguments: argparse.Namespace, kind: str) -> Path:
     """The first 1,500 bytes of an evaluation text: as much of each kind."""
-    place = arguments.work / "held_out" / f"{kind}.txt"
+    place: Path = arguments.work / "held_out" / f"{kind}.txt"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         raw = (arguments.texts / "eval" / f"{kind}.txt").read_bytes()[:1500]
@@ -213,8 +206,8 @@ def show(work: Path, picture: Path | None) -> None:
     found = [json.loads(path.read_text()) for path in sorted((work / "runs").glob("*.json"))]
     order = {pair: number for number, pair in enumerate(pairs(False))}
     found.sort(key=lambda one: (order[one["pair"]], one["result"]["after"]))
-    heads = "pair|initialisation|objective|trained|tokens|minutes|start|closed form|end|excess left".split("|")
-    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    print("| pair | initialisation | objective | trained | tokens | minutes | start | closed form | end | left |")
+    print("|" + " --- |" * 10)
     for one in found:
         told = one["result"]
         last, start, end = told["curve"][-1], told["before"] - told["source"], told["after"] - told["source"]
@@ -241,7 +234,7 @@ def label(one: dict[str, Any]) -> str:
     """What a run is called in the table."""
     adam = one.get("optimizer", "adam") == "adam"  # the first runs knew no other
     default = one["objective"] == MIX and one["train"] == DEFAULT_TRAIN and one["closed_form"] and not adam
-    return one["result"]["objective"] + (", Adam" if adam else "") + (" (default)" if default else "")
+    return f"{one['result']['objective']}{', Adam' if adam else ''}{' (default)' if default else ''}"
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
