@@ -6,7 +6,8 @@ tokens' rows have small gradients that Adam would blow up to full steps of noise
     U = diag(r)^(-1/4) G (C + damping)^(-1/2),   C = mean of G'G (D, D),   r = mean square of each row of G,
 
 the one-sided form of Shampoo (arXiv 1802.09568) with rows between plain descent (power 0) and Adam (power -1/2), scaled
-to a root mean square of 1. A rate is then the typical change of a number. Norms and adapters take Adam's steps.
+to a root mean square of 1 over the rows that text reaches (each counts as the root of its r: of a large vocabulary a
+step reaches few). A rate is then the typical change of their numbers. Norms and adapters take Adam's steps.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ def _of_table(gradient: Tensor, state: dict[str, Any]) -> Tensor:
         state["whitening"] = inverse_root(state["columns"] / (1 - _MEMORY ** state["count"]))
     rows = state["rows"] / state["rows"].mean().clamp(min=_LEAST) + _RARE
     change = (state["mean"] @ state["whitening"]).div_(rows.pow(_ROWS)[:, None])
-    change.div_(change.square().mean().sqrt() + _LEAST)
-    return change
+    share = state["rows"].sqrt()
+    size = (share @ change.square().mean(1) / share.sum().clamp(min=_LEAST)).sqrt()
+    return change.div_(size + _LEAST)
 
 
 def is_due(count: int, width: int) -> bool:
