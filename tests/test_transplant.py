@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.tiny import FAMILIES, LINES, save_tiny
 from tokenadapt.checkpoint.saved_plan import load_plan
 from tokenadapt.errors import RequestError, VerificationError
+from tokenadapt.making import choose
 from tokenadapt.recipe import TransplantOptions
 from tokenadapt.transplant import transplant
 
@@ -170,3 +171,33 @@ def test_the_configuration_names_a_type_that_holds_the_tables(
     stored = load_file(tmp_path / "out" / "model.safetensors")["model.embed_tokens.weight"]
     assert str(stored.dtype) == f"torch.{asked}"
     assert torch.equal(loaded.get_input_embeddings().weight.float(), stored.float())
+
+
+def test_the_default_needs_nothing_but_the_model_and_the_tokenizer(tiny_checkpoint, targets, tmp_path):
+    out = tmp_path / "out"
+    transplant(TransplantOptions(str(tiny_checkpoint), str(targets / "unigram"), str(out), seed=3))
+    model = AutoModelForCausalLM.from_pretrained(out)
+    manifest = json.loads((out / "transplant.json").read_text(encoding="utf-8"))
+    assert set(manifest["methods"].values()) == {"stacked"}
+    assert torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
+
+
+def test_a_model_too_large_for_this_machine_is_not_loaded(tiny_checkpoint, targets, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("tokenadapt.making.free_memory", lambda: 1000)
+    monkeypatch.setattr("tokenadapt.forward.load_model", lambda *_, **__: pytest.fail("loaded"))
+    options = TransplantOptions(str(tiny_checkpoint), str(targets / "unigram"), str(tmp_path / "out"), verify="tables")
+    transplant(options)
+    assert "cannot be run here: it takes 0.0 GB in float32" in caplog.text or "too few to learn from" in caplog.text
+
+
+def test_effort_reaches_the_methods_that_know_of_it():
+    def taken(method, effort):
+        options = TransplantOptions("model", "tokenizer", "out", method=method, effort=effort)
+        return str(choose(options, ("input", "output")).methods["output"])
+
+    assert taken("stacked", "low") == "stacked:effort=low"
+    assert taken("stacked:effort=full", "low") == "stacked:effort=full"
+    assert taken("pieces", "low") == "pieces"
+    assert taken("stacked", None) == "stacked"
+    with pytest.raises(RequestError, match="no effort"):
+        taken("stacked", "least")

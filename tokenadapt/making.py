@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from tokenadapt.anchors import Anchors, RowModel
+from tokenadapt.checkpoint.source import SourceCheckpoint
 from tokenadapt.checkpoint.tokenizer_files import SAMPLES
 from tokenadapt.checkpoint.verify.running import bytes_in_memory, free_memory
 from tokenadapt.donor import open_donor
@@ -18,6 +19,8 @@ from tokenadapt.forward import Sampling
 from tokenadapt.methods import Chosen, parse_method
 from tokenadapt.methods.auto import needs_of, settled
 from tokenadapt.methods.make import make_rows
+from tokenadapt.methods.options import parameters
+from tokenadapt.methods.registry import find
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.model import SourceModel
 from tokenadapt.overlap import Overlap
@@ -109,13 +112,21 @@ class Helpers:
 def choose(options: TransplantOptions, roles: tuple[Role, ...]) -> Choice:
     """Parse the methods that were asked for; a wrong name fails here, before anything is read."""
     check_spec(options.space)
-    main = parse_method(options.method)
-    output = parse_method(options.output_method) if options.output_method else main
+    main = _with_effort(parse_method(options.method), options.effort)
+    output = _with_effort(parse_method(options.output_method), options.effort) if options.output_method else main
     methods = {role: output if role == "output" and len(roles) == 2 else main for role in roles}
     fallback = parse_method(options.fallback)
     for chosen in (*methods.values(), fallback):
         needs_of(chosen)  # the candidates of auto are names as well
     return Choice(methods, fallback, options.calibrate_norm, options.bias_per_piece)
+
+
+def _with_effort(chosen: Chosen, effort: str | None) -> Chosen:
+    """The method with --effort, where it knows of effort and was told of none itself."""
+    known = parameters(find(chosen.name).load())
+    if effort is None or "effort" in chosen.options or "effort" not in known:
+        return chosen
+    return Chosen(chosen.name, {**chosen.options, "effort": effort})
 
 
 def source_model(setting: Setting, options: TransplantOptions, progress: Progress = SILENT) -> SourceModel:
@@ -135,8 +146,17 @@ def source_model(setting: Setting, options: TransplantOptions, progress: Progres
         sampling=Sampling(seed=options.seed),
         device=options.device or "auto",
         trust_remote_code=options.trust_remote_code,
+        barrier=_too_large(checkpoint, options.device or "auto"),
         progress=progress,
     )
+
+
+def _too_large(checkpoint: SourceCheckpoint, device: str) -> str:
+    """Why the model is not loaded, said in a clause; "" where it fits. An accelerator's own memory is not looked at."""
+    if device != "cpu" and not (device == "auto" and not torch.cuda.is_available()):
+        return ""
+    needed, free = bytes_in_memory(checkpoint, torch.float32), free_memory()
+    return f"it takes {needed / 1e9:.1f} GB in float32, and {free / 1e9:.1f} GB are free" if needed > free else ""
 
 
 def make(job: Job, model: RowModel, progress: Progress = SILENT) -> tuple[MadeRole, ...]:

@@ -26,7 +26,8 @@ class SourceModel:
     """A checkpoint folder behind `tokenadapt.plan.Model`.
 
     `start` is the id that a text begins with (bos, else eos); `stop` ids end a text. `dtype` None is float32 on a
-    CPU, the checkpoint's own on an accelerator. Nothing is loaded until states are asked for.
+    CPU, the checkpoint's own on an accelerator. Nothing is loaded until states are asked for; `barrier` says why it
+    must not be.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class SourceModel:
         device: str = "auto",
         dtype: torch.dtype | None = None,
         trust_remote_code: bool = False,
+        barrier: str = "",
         progress: Progress = SILENT,
     ) -> None:
         self.folder, self.kind, self.start, self.stop = folder, kind, start, tuple(stop)
@@ -49,7 +51,7 @@ class SourceModel:
         self.sampling = sampling or Sampling()
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.dtype = dtype
-        self.trust_remote_code, self.progress = trust_remote_code, progress
+        self.trust_remote_code, self.barrier, self.progress = trust_remote_code, barrier, progress
 
     @property
     def tied(self) -> bool:
@@ -67,6 +69,11 @@ class SourceModel:
 
     @cached_property
     def _model(self) -> Any:
+        if self.barrier:
+            raise RequestError(
+                f"The source model in {self.folder} cannot be run here: {self.barrier}.",
+                "Choose a method that does not run it, for example hybrid, or a machine with more memory.",
+            )
         dtype = self.dtype
         if dtype is None:
             dtype = torch.float32 if self.device.type == "cpu" else self.table("input").dtype

@@ -17,6 +17,7 @@ from tokenadapt.errors import RequestError
 
 SHIPPED: Final = Path(__file__).parent / "recipes"
 DTYPES: Final = ("float32", "bfloat16", "float16")
+EFFORTS: Final = ("low", "full")
 LEVELS: Final = ("auto", "tables", "files", "full")
 
 
@@ -27,8 +28,9 @@ class TransplantOptions:
     model: str
     tokenizer: str
     output: str
-    method: str = "hybrid"
+    method: str = "stacked"
     output_method: str | None = None
+    effort: str | None = None
     fallback: str = "mean"
     space: str = "self"
     calibrate_norm: bool = False
@@ -57,6 +59,8 @@ class TransplantOptions:
         """Raises RequestError for values that no run can have, wherever they come from."""
         if self.dtype is not None and self.dtype not in DTYPES:
             raise RequestError(f"--dtype {self.dtype} is no type of tables.", f"Say one of: {', '.join(DTYPES)}.")
+        if self.effort not in (None, *EFFORTS):
+            raise RequestError(f"--effort {self.effort} is no effort.", f"Say one of: {', '.join(EFFORTS)}.")
         if self.verify not in LEVELS:
             raise RequestError(f"--verify {self.verify} is no level.", f"Say one of: {', '.join(LEVELS)}.")
         if not math.isfinite(self.bias_per_piece):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.methods.problems import TinyModel, byte_vocab, make_problem
+from tokenadapt.errors import RequestError
 from tokenadapt.methods import mixture, stacked
 from tokenadapt.methods.learned import learned
 from tokenadapt.methods.mixture import Rules, fit
@@ -52,6 +53,7 @@ def test_a_text_read_again_by_hand():
     assert again(old, new, [6, 3, 4, 5, 6]) == ([0, 4], [True, True])
     assert again(old, new, [6, 3, 4, 5, 6], given=1) == ([0, 4], [False, True])  # abc begins in what was given
     assert again(old, new, [6, 3, 4, 5, 6], given=3) == ([0, 4], [False, False])
+    assert again(old, new, [6, 3, 99, 4, 5, 6]) == ([0, 4], [True, True])  # a row of the table that no token names
 
 
 def test_a_character_cut_at_the_end_leaves_the_rest_of_the_text():
@@ -188,10 +190,9 @@ def test_input_rows_are_the_learned_ones_and_too_little_text_changes_nothing(cap
     torch.testing.assert_close(few.rows, as_input.rows)
 
 
-def test_a_tied_table_keeps_the_learned_rows(caplog):
+def test_a_tied_table_keeps_the_learned_rows():
     problem = bigram_problem()
     tied = stacked.stacked(replace(problem, tied=True))
-    assert "--untie" in caplog.text
     torch.testing.assert_close(tied.rows, stacked.stacked(replace(problem, role="input")).rows)
 
 
@@ -210,3 +211,31 @@ def test_the_rank_of_a_token_is_that_of_its_merge_or_score():
     assert rank[0] == rank[2] < rank[1] < rank[3]
     scored = replace(vocab, merges=None, scores=np.array([-1.0, -9.0, -2.0, -3.0]))
     assert np.argsort(stacked.frequency_rank(scored)).tolist() == [0, 2, 3, 1]
+
+
+class Mute(TinyModel):
+    """A model that has no log-probabilities of running text, as a masked one."""
+
+    def continued(self, prompts, tokens, seed=0):
+        raise RequestError("It is a masked model.", "Choose another.")
+
+
+class Absent(Mute):
+    """A model too large for this machine."""
+
+    def states(self, sequences, layers):
+        raise RequestError("It is too large.", "Free memory.")
+
+
+def test_a_model_that_writes_nothing_leaves_the_learned_rows(caplog):
+    problem = bigram_problem()
+    mute = replace(problem, model=Mute(problem.table.tensor))
+    torch.testing.assert_close(stacked.stacked(mute).rows, learned(problem).rows)
+    assert "masked" in caplog.text
+
+
+def test_a_model_that_cannot_be_run_leaves_rows_learned_without_it(caplog):
+    problem = bigram_problem()
+    absent = replace(problem, model=Absent(problem.table.tensor))
+    torch.testing.assert_close(stacked.stacked(absent).rows, learned(problem, effort="none").rows)
+    assert "too large" in caplog.text

@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from tokenadapt.cli.session import Session
-from tokenadapt.recipe import DTYPES, LEVELS
+from tokenadapt.recipe import DTYPES, EFFORTS, LEVELS
 
 if TYPE_CHECKING:
     from tokenadapt.recipe import TransplantOptions
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--config", metavar="FILE|NAME", help="A recipe: a YAML file, or the name of one that ships.")
 @click.option("--method", metavar="NAME[:K=V,...]", help="How missing rows are made: see `tokenadapt methods`.")
 @click.option("--output-method", metavar="NAME[:K=V,...]", help="Another rule for the output table of an untied model.")
+@click.option("--effort", type=click.Choice(EFFORTS), help="How long methods may take that run the source model.")
 @click.option("--fallback", metavar="NAME[:K=V,...]", help="For rows that the method leaves empty.  [default: mean]")
 @click.option("--space", metavar="SPEC", help="Vectors for `local` and `global`: self, hf:ID, st:ID, static:PATH.")
 @click.option("--calibrate-norm", is_flag=True, help="Scale new rows to the norms of copied rows, per role.")

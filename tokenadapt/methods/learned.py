@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tokenadapt.errors import TokenAdaptError
 from tokenadapt.methods import ragged
 from tokenadapt.methods.halves import Runs, spell_by_halves
 from tokenadapt.methods.options import Bound, Share
@@ -55,12 +56,8 @@ def learned(
         taught = taught.take(np.sort(drawn))
     cut = readable(problem)
     runs = Runs(problem.alignment.missing, cut.start, cut.piece)
-    seen = Features(problem.table, PieceStates(problem, DEPTHS[effort] if share else (), taught))
-    weights = np.zeros((seen.width, problem.width))
-    if share:
-        seen.states.prepare(taught)
-        seen.states.prepare(runs)
-        weights = _fit(seen, problem.source, taught)
+    seen = Features(problem.table, _states(problem, DEPTHS[effort] if share else (), taught, runs))
+    weights = _fit(seen, problem.source, taught) if share else np.zeros((seen.width, problem.width))
     rows = torch.zeros(len(cut.token_length), problem.width)
     sizes = problem.target.byte_lengths(problem.alignment.missing)
     with problem.progress.stage("correct the mean of the pieces", len(rows), "tokens") as advance:
@@ -68,6 +65,18 @@ def learned(
             rows[first:last] = torch.from_numpy(mean + share * (features @ weights)).float()
             advance(last - first)
     return Dense(rows, np.asarray(cut.counts == 0))
+
+
+def _states(problem: Problem, depths: tuple[float, ...], taught: Runs, runs: Runs) -> PieceStates:
+    """States after the pieces of both; none, and it is said why, where the model cannot be run here."""
+    try:
+        states = PieceStates(problem, depths, taught)
+        states.prepare(taught)
+        states.prepare(runs)
+    except TokenAdaptError as error:
+        log.warning("learned: done without the source model's states. %s", error)
+        return PieceStates(problem, (), taught)
+    return states
 
 
 @dataclass(frozen=True)

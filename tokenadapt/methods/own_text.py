@@ -128,7 +128,8 @@ def read_again(source: ByteVocab, target: ByteVocab, ids: list[int], given: int)
 
     The last target token is left out: the text may go on inside it. Empty where the target tokenizer changes the text.
     """
-    parts = [source.token_bytes[index] or b"" for index in ids]
+    known = len(source.token_bytes)  # a table may have rows that no token names, and a model may write them
+    parts = [(source.token_bytes[index] if index < known else None) or b"" for index in ids]
     text = b"".join(parts).decode("utf-8", "ignore")
     tokens = target.encode([text])[0]
     pieces = [target.token_bytes[token] or b"" for token in tokens]

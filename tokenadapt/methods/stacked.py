@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
+from tokenadapt.errors import TokenAdaptError
 from tokenadapt.finishing import bias_direction
 from tokenadapt.methods import ragged
 from tokenadapt.methods.learned import learned
@@ -19,7 +20,7 @@ from tokenadapt.methods.options import Bound, Share
 from tokenadapt.methods.own_text import Observed, canonical, observe
 from tokenadapt.methods.pieces import end_piece, pieces, readable
 from tokenadapt.methods.statistics import mean_row
-from tokenadapt.plan import Dense, Model, Plan, Problem, Table, rows_at_once
+from tokenadapt.plan import Dense, Plan, Problem, Table, rows_at_once
 from tokenadapt.vocab.types import ByteVocab, Segmentation
 
 log = logging.getLogger(__name__)
@@ -52,12 +53,16 @@ def stacked(
     if problem.role == "input":  # of two tables; the one table of a tied result has the role output
         return corrected
     if problem.tied:
-        log.warning("stacked: one table serves input and output, so that its rows stay those of learned; see --untie")
+        problem.progress.note(
+            "stacked: one table serves input and output, so its rows are those of learned; see --untie"
+        )
         return corrected
-    inputs = problem.inputs or learned(
-        replace(problem, role="input", table=_model(problem).table("input")), effort=effort, share=share
-    )
-    seen = observe(problem, inputs, texts or TEXTS[effort])
+    try:
+        inputs = problem.inputs or learned(_of_inputs(problem), effort=effort, share=share)
+        seen = observe(problem, inputs, texts or TEXTS[effort])
+    except TokenAdaptError as error:
+        log.warning("stacked: output rows are those of learned, for the source model wrote no texts. %s", error)
+        return corrected
     if len(seen.label) < FEWEST:
         log.warning("stacked: the model's own texts give only %d positions, too few to fit to", len(seen.label))
         return corrected
@@ -82,9 +87,9 @@ def stacked(
     return Dense(mixture.rows(rules, problem.progress), np.asarray(readable(problem).counts == 0))
 
 
-def _model(problem: Problem) -> Model:
+def _of_inputs(problem: Problem) -> Problem:
     assert problem.model is not None
-    return problem.model
+    return replace(problem, role="input", table=problem.model.table("input"))
 
 
 def features(problem: Problem, seen: Observed) -> torch.Tensor:
