@@ -78,9 +78,9 @@ def test_a_gradient_of_nothing_changes_nothing():
 
 
 def test_longer_runs_take_lower_rates():
-    assert highest_rate(100) == pytest.approx(0.017)
-    assert highest_rate(400) == highest_rate(None) == pytest.approx(0.0085)
-    assert highest_rate(1) == highest_rate(70) == 0.02
+    assert highest_rate(100) == pytest.approx(0.01)
+    assert highest_rate(400) == highest_rate(None) == pytest.approx(0.005)
+    assert highest_rate(1) == highest_rate(50) == 0.013
     assert Budget(None, 102_400, 5.0).all_steps(1024) == 100
     assert Budget(7, 102_400, None).all_steps(1024) == 7
     assert Budget(None, None, 5.0).all_steps(1024) is None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokenadapt.calibration.speaker import Speaker
 
-_LAYERS: Final = 0.075  # by what a rate is multiplied for norms and adapters
+_LAYERS: Final = 0.12  # by what a rate is multiplied for norms and adapters
 
 
 class Trained:
