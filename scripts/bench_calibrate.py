@@ -253,8 +253,9 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
             curve = [(point["tokens"] / 1000, point["bits_per_byte"] - told["source"]) for point in told["curve"]]
             closed = ", closed form first" if one["closed_form"] else ""
             axes.plot(*zip(*curve, strict=True), label=f"{label(one)}, {one['train']}{closed}", linewidth=1.2)
-        axes.set_xscale("symlog", linthresh=30)
-        axes.xaxis.set_major_formatter("{x:g}")
+        if axes.get_xlim()[1] > 100:  # thousand: a long run stands beside short ones
+            axes.set_xscale("symlog", linthresh=30)
+            axes.xaxis.set_major_formatter("{x:g}")
         axes.set(title=name, xlabel="thousand tokens read", ylabel="held-out bits per byte above the source")
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.16))
