@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.methods.problems import TinyModel, byte_vocab, make_problem
+from tests.methods.test_auto import Notes
 from tokenadapt.errors import RequestError
 from tokenadapt.methods import mixture, stacked
 from tokenadapt.methods.learned import learned
@@ -190,9 +191,11 @@ def test_input_rows_are_the_learned_ones_and_too_little_text_changes_nothing(cap
     torch.testing.assert_close(few.rows, as_input.rows)
 
 
-def test_a_tied_table_keeps_the_learned_rows():
-    problem = bigram_problem()
+def test_a_tied_table_keeps_the_learned_rows_and_says_what_a_second_one_takes():
+    told = Notes()
+    problem = bigram_problem(width=2500, progress=told)
     tied = stacked.stacked(replace(problem, tied=True))
+    assert "--untie fits output rows of their own, in 0.1 MB more" in told.lines[-1]  # 9 rows of 2,500 floats
     torch.testing.assert_close(tied.rows, stacked.stacked(replace(problem, role="input")).rows)
 
 

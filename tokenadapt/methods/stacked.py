@@ -53,8 +53,10 @@ def stacked(
     if problem.role == "input":  # of two tables; the one table of a tied result has the role output
         return corrected
     if problem.tied:
+        more = len(problem.alignment.how) * problem.width * problem.table.dtype.itemsize / 1e6
         problem.progress.note(
-            "stacked: one table serves input and output, so its rows are those of learned; see --untie"
+            "stacked: one table serves input and output, so its rows are those of learned; "
+            f"--untie fits output rows of their own, in {more:,.1f} MB more"
         )
         return corrected
     try:
