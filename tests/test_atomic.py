@@ -25,6 +25,7 @@ from tokenadapt import atomic
 from tokenadapt.errors import Terminated
 def end(*_): raise Terminated
 signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
 if sys.argv[2] == "two-renames":
     atomic.exchange = lambda one, other: False
 print("ready", flush=True)
