@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.spaces.test_neighbours import nearest, oracle
@@ -31,6 +31,7 @@ def vectors(rows, width, seed, outlier=0.0):
     seed=st.integers(0, 9),
     outlier=st.sampled_from([0.0, 3.0, 50.0]),
 )
+@example(rows=4, width=1, k=2, extra=0, seed=1, outlier=0.0)
 def test_no_row_outside_the_shortlist_exceeds_what_is_promised(rows, width, k, extra, seed, outlier):
     candidates, asked = vectors(rows, width, seed, outlier), vectors(20, width, seed + 1, outlier)
     fetch = min(k + extra, rows)

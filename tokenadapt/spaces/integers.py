@@ -42,7 +42,7 @@ class IntegerSearch:
     """Unit vectors, rounded to 8 bits with one scale for all."""
 
     def __init__(self, ids: Ids, source: Callable[[Ids], Matrix]) -> None:
-        self.count, width = len(ids), source(ids[:1]).shape[1]
+        self.count, width = len(ids), max(2, source(ids[:1]).shape[1])  # torch's product is wrong for one column
         blocks = [ids[at : at + READ] for at in range(0, self.count, READ)]
         self.scale = max(float(np.abs(source(block)).max()) for block in blocks) / LEVELS or 1.0
         self.whole = torch.zeros(-(-self.count // GROUP) * GROUP, width, dtype=torch.int8)
@@ -52,7 +52,7 @@ class IntegerSearch:
             whole = (rows / self.scale).round_()
             self.residual = max(self.residual, float((rows - whole * self.scale).norm(dim=1).max()))
             self.length = max(self.length, float(rows.norm(dim=1).max()))
-            self.whole[at : at + len(block)] = whole.to(torch.int8)
+            self.whole[at : at + len(block), : rows.shape[1]] = whole.to(torch.int8)
         self.step = min(max(SCORES // len(self.whole), 16), 1024)  # queries at once
         self._scores = torch.empty(self.step, len(self.whole), dtype=torch.int32)
 
@@ -71,7 +71,8 @@ class IntegerSearch:
         whole = (asked / scale).round_()
         near = whole * scale
         error = near.norm(dim=1) * self.residual + (asked - near).norm(dim=1) * self.length
-        value, row = self._best(whole.to(torch.int8), fetch)
+        spare = self.whole.shape[1] - whole.shape[1]
+        value, row = self._best(torch.nn.functional.pad(whole.to(torch.int8), (0, spare)), fetch)
         unit = scale[:, 0].double() * self.scale
         error = error.double() * (1 + SLACK) + SLACK
         score = value.double() * unit[:, None]
