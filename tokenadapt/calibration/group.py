@@ -73,6 +73,11 @@ class Group:
         if self.size > 1:
             self.accelerator.wait_for_everyone()
 
+    def leave(self) -> None:
+        """Part from the others: a process that ends while still joined may be aborted by its own threads."""
+        if self.size > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
 
 def join(device: str | None) -> Group:
     """Join the processes of this run; MissingExtraError where accelerate is not installed."""

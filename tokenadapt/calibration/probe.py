@@ -66,6 +66,7 @@ def probe(folders: Sequence[str], options: CalibrationOptions, progress: Progres
             )
         seen = fingerprint
         found.append(one)
+    group.leave()
     return tuple(sorted(found, key=lambda one: one.after))
 
 

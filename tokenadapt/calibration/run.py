@@ -36,7 +36,9 @@ def calibrate(options: CalibrationOptions, progress: Progress = SILENT) -> Calib
     check_destination(output, overwrite=options.overwrite, inputs=(pair.folder, pair.source.folder))
     desk = Desk.of(output)
     with desk.held() if group.first else nullcontext():
-        return _run(pair, options, desk, group, progress)
+        told = _run(pair, options, desk, group, progress)
+    group.leave()
+    return told
 
 
 def _run(pair: Pair, options: CalibrationOptions, desk: Desk, group: Group, progress: Progress) -> Calibrated:
