@@ -13,7 +13,7 @@ import torch
 
 from tests.command import refused, tokenadapt
 from tests.methods.problems import make_problem
-from tests.test_model import gemma
+from tests.test_model import gemma, granite
 from tests.tiny import tiny_model
 from tokenadapt import anchors
 from tokenadapt.anchors import Anchors, OwnTexts
@@ -29,25 +29,18 @@ LETTERS = [bytes([code]) for code in b"abcdefghijkl"]
 OLD = (None, None, None, None, *LETTERS, *[a + b for a, b in product(LETTERS[:8], LETTERS[:8])])  # 80
 NEW = (*LETTERS, b"abcd", b"kl", b"lkl")
 
-
-def granite(rows):
-    from transformers import GraniteConfig, GraniteForCausalLM
-
-    torch.manual_seed(0)
-    return GraniteForCausalLM(
-        GraniteConfig(
-            vocab_size=rows, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, logits_scaling=2.0, embedding_multiplier=0.5, attention_multiplier=0.1,
-            tie_word_embeddings=True,
-        )
-    )  # fmt: skip
-
-
 MAKERS = {
     "untied": partial(tiny_model, tied=False),
     "tied": tiny_model,
     "gemma": gemma,  # scales its input rows and caps its logits
-    "granite": granite,  # scales what comes in by its layers, and divides its logits
+    "granite": partial(  # scales what comes in by its layers, and divides its logits
+        granite,
+        logits_scaling=2.0,
+        embedding_multiplier=0.5,
+        attention_multiplier=0.1,
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+    ),
 }
 
 

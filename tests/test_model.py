@@ -33,14 +33,14 @@ def gemma(rows):
     )  # fmt: skip
 
 
-def granite(rows):
+def granite(rows, **more):
     from transformers import GraniteConfig, GraniteForCausalLM
 
     torch.manual_seed(0)
     return GraniteForCausalLM(
         GraniteConfig(
             vocab_size=rows, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, logits_scaling=4.0, max_position_embeddings=64,
+            num_key_value_heads=1, **({"logits_scaling": 4.0, "max_position_embeddings": 64} | more),
         )
     )  # fmt: skip
 

@@ -111,13 +111,7 @@ class Anchors:
             own = own.first(READ)
             found = self._read(self.model.states_with_rows(own.texts, self.hidden, rows), own.label)
         after = self._nats(found, own.label, rows if problem.role == "output" else self._true_rows)
-        source = self.problem.source  # whose table may have rows that no token names
-        size = np.array(
-            [
-                source.byte_lengths(np.array([i for i in text[1:] if i < len(source)], np.int64)).sum()
-                for text in own.texts
-            ]
-        )
+        size = np.array([sum(map(len, self.problem.source.bytes_of(text[1:]))) for text in own.texts])
         harm = np.bincount(own.owner, after - self._before[: len(after)], minlength=len(own.texts))
         return np.asarray(harm / (np.log(2) * max(1, int(size.sum()))))
 

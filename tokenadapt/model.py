@@ -25,9 +25,9 @@ TEXTS_AT_ONCE = 128  # texts written side by side
 class SourceModel:
     """A checkpoint folder behind `tokenadapt.plan.Model`.
 
-    `start` is the id that a text begins with (bos, else eos); `stop` ids end a text. `dtype` None is float32 on a
-    CPU, the checkpoint's own on an accelerator. Nothing is loaded until states are asked for; `barrier` says why it
-    must not be.
+    `start` is the id that a text begins with (bos, else eos); `stop` ids end a text. It computes in float32 on
+    a CPU, in the checkpoint's own type on an accelerator. Nothing is loaded until states are asked for; `barrier` says
+    why it must not be.
     """
 
     def __init__(
@@ -41,7 +41,6 @@ class SourceModel:
         stop: Sequence[int] = (),
         sampling: Sampling | None = None,
         device: str = "auto",
-        dtype: torch.dtype | None = None,
         trust_remote_code: bool = False,
         barrier: str = "",
         progress: Progress = SILENT,
@@ -50,7 +49,6 @@ class SourceModel:
         self._tables, self._tied = tables, tied
         self.sampling = sampling or Sampling()
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        self.dtype = dtype
         self.trust_remote_code, self.barrier, self.progress = trust_remote_code, barrier, progress
 
     @property
@@ -74,9 +72,7 @@ class SourceModel:
                 f"The source model in {self.folder} cannot be run here: {self.barrier}.",
                 "Choose a method that does not run it, for example hybrid, or a machine with more memory.",
             )
-        dtype = self.dtype
-        if dtype is None:
-            dtype = torch.float32 if self.device.type == "cpu" else self.table("input").dtype
+        dtype = torch.float32 if self.device.type == "cpu" else self.table("input").dtype
         model = forward.load_model(self.folder, self.kind, dtype, trust_remote_code=self.trust_remote_code)
         return model.to(self.device)
 

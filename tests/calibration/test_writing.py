@@ -18,7 +18,8 @@ from tokenadapt.calibration.group import join
 from tokenadapt.calibration.own_texts import own_texts
 from tokenadapt.calibration.pair import open_pair
 from tokenadapt.calibration.run import calibrate
-from tokenadapt.calibration.writing import Manner, Shelf, Writer
+from tokenadapt.calibration.writing import Manner, Writer
+from tokenadapt.spaces.shelf import Shelf
 
 
 def test_texts_follow_the_seed_and_the_models_probabilities():

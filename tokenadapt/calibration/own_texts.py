@@ -9,11 +9,12 @@ from tokenadapt.calibration.examples import Text
 from tokenadapt.calibration.options import CalibrationOptions
 from tokenadapt.calibration.pair import Pair
 from tokenadapt.calibration.speaker import Speaker
-from tokenadapt.calibration.writing import Manner, Shelf, Writer, key_of, shelf
+from tokenadapt.calibration.writing import Manner, Writer, key_of
 from tokenadapt.checkpoint.ids import end_ids
 from tokenadapt.checkpoint.place import digest_range
 from tokenadapt.errors import RequestError
 from tokenadapt.progress import SILENT, Progress
+from tokenadapt.spaces.shelf import Shelf, shelf
 
 _SPARE = 17 / 16  # what is held out must be written too
 
@@ -35,9 +36,9 @@ def own_texts(
     found = kept.get(key)
     if found is None:
         ids = writer(pair, teacher).write(prompts, manner, progress)
-        found = [Text(text, f"own text {number + 1}") for number, text in enumerate(as_text(pair, ids)) if text.strip()]
+        found = [text for text in as_text(pair, ids) if text.strip()]
         kept.put(key, found)
-    return found
+    return [Text(text, f"own text {number + 1}") for number, text in enumerate(found)]
 
 
 def writer(pair: Pair, teacher: Speaker) -> Writer:

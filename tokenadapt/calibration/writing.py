@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from tokenadapt.calibration.examples import Text
 from tokenadapt.calibration.speaker import Speaker
 from tokenadapt.progress import SILENT, Progress
-from tokenadapt.spaces.cache import texts_folder
 
 _TOGETHER: Final = 64  # texts that are written side by side
 _DROP: Final = 0.75  # finished texts are dropped from a batch once less than this share still runs
@@ -139,36 +135,6 @@ def _drop(
 def _by_length(prompts: list[list[int]]) -> Iterator[list[list[int]]]:
     for length in sorted({len(prompt) for prompt in prompts}):
         yield [prompt for prompt in prompts if len(prompt) == length]
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """A folder in which written texts are kept, by what they depend on."""
-
-    folder: Path
-
-    def get(self, key: str) -> list[Text] | None:
-        """The texts that were written under a key."""
-        try:
-            found = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
-            return [Text(text, f"own text {number + 1}") for number, text in enumerate(found)]
-        except (OSError, ValueError):
-            return None
-
-    def put(self, key: str, texts: Sequence[Text]) -> None:
-        """Keep texts; a folder that cannot be written is no error."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = self.folder / f"{key}.{os.getpid()}.part"
-            part.write_text(json.dumps([text.text for text in texts]), encoding="utf-8")
-            os.replace(part, self.folder / f"{key}.json")
-        except OSError:
-            return
-
-
-def shelf() -> Shelf:
-    """Where texts are kept for this user."""
-    return Shelf(texts_folder())
 
 
 def key_of(model: str, manner: Manner, prompts: Sequence[Sequence[int]]) -> str:

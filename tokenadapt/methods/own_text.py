@@ -11,8 +11,9 @@ import torch
 
 from tokenadapt.methods.pieces import readable
 from tokenadapt.plan import Dense, Model, Plan, Problem, missing_rows, rows_at_once
-from tokenadapt.spaces.cache import content_key, texts_folder
+from tokenadapt.spaces.cache import content_key
 from tokenadapt.spaces.own import fingerprint
+from tokenadapt.spaces.shelf import shelf
 from tokenadapt.vocab.types import ByteVocab, How, Ids
 
 LENGTH: Final = 72  # tokens of a text, its prompt included
@@ -105,22 +106,12 @@ def canonical(problem: Problem) -> Ids:
 def written(model: Model, asked: list[list[int]], length: int, seed: int) -> list[list[int]]:
     """The texts that a model writes after some prompts, as ids; kept in the cache, so that they are written once."""
     about = json.dumps([fingerprint(model, [0]), asked, length, seed])
-    path = texts_folder() / f"own-{content_key(about.encode()).hex()}.json"
-    try:
-        found: list[list[int]] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = []
-    if len(found) == len(asked):
-        return found
-    made = [ids for ids, _ in model.continued(asked, length, seed)]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(made), encoding="utf-8")
-        part.replace(path)
-    except OSError:  # texts that cannot be kept are written anew next time
-        return made
-    return made
+    key, kept = f"own-{content_key(about.encode()).hex()}", shelf()
+    found = kept.get(key)
+    if found is None or len(found) != len(asked):
+        found = [ids for ids, _ in model.continued(asked, length, seed)]
+        kept.put(key, found)
+    return found
 
 
 def read_again(source: ByteVocab, target: ByteVocab, ids: list[int], given: int) -> tuple[Ids, np.ndarray]:
@@ -128,8 +119,7 @@ def read_again(source: ByteVocab, target: ByteVocab, ids: list[int], given: int)
 
     The last target token is left out: the text may go on inside it. Empty where the target tokenizer changes the text.
     """
-    known = len(source.token_bytes)  # a table may have rows that no token names, and a model may write them
-    parts = [(source.token_bytes[index] if index < known else None) or b"" for index in ids]
+    parts = source.bytes_of(ids)
     text = b"".join(parts).decode("utf-8", "ignore")
     tokens = target.encode([text])[0]
     pieces = [target.token_bytes[token] or b"" for token in tokens]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from tokenadapt.methods.halves import Runs
 from tokenadapt.plan import Problem
-from tokenadapt.spaces.cache import VectorCache, content_key
-from tokenadapt.spaces.own import fingerprint
+from tokenadapt.spaces.cache import VectorCache
+from tokenadapt.spaces.own import begin_of, fingerprint
+from tokenadapt.spaces.stored import input_key
 
 Floats = NDArray[np.float64]
 KEPT: Final = 256  # numbers that are kept of a state, by depth
@@ -33,8 +34,7 @@ class PieceStates:
         self.directions: list[tuple[Floats, Floats]] = []
         if self.model is None or not self.depths:
             return
-        roles = problem.source.roles
-        self.begin = tuple(roles[role] for role in ("bos", "eos", "sep", "cls") if role in roles)[:1]
+        self.begin = begin_of(problem.source)
         title = "states after pieces"
         identity = {"content": fingerprint(self.model, [*self.begin, 0]), "depths": self.depths, "begin": self.begin}
         self.cache = VectorCache(title, {"kind": title, **identity})
@@ -53,7 +53,7 @@ class PieceStates:
         """Read what the cache lacks, in an order in which strings that begin alike stand together."""
         if self.model is None or not self.depths:
             return
-        strings = {_key(string): string for string in self._strings(runs, 0, len(runs.tokens)) if string}
+        strings = {input_key(string): string for string in self._strings(runs, 0, len(runs.tokens)) if string}
         absent = sorted(item[::-1] for item in strings.items() if item[0] not in self.cache)
         if not absent:
             return
@@ -80,7 +80,7 @@ class PieceStates:
         return found
 
     def _raw(self, runs: Runs, first: int, last: int) -> Floats:
-        keys = [_key(string) if string else b"" for string in self._strings(runs, first, last)]
+        keys = [input_key(string) if string else b"" for string in self._strings(runs, first, last)]
         out = np.zeros((last - first, self.cache.width))
         full = [place for place, key in enumerate(keys) if key]
         if full:
@@ -90,10 +90,6 @@ class PieceStates:
     def _strings(self, runs: Runs, first: int, last: int) -> list[tuple[int, ...]]:
         cut = [runs.piece[runs.start[at] : runs.start[at + 1]].tolist() for at in range(first, last)]
         return [(*self.begin, *pieces) if pieces else () for pieces in cut]
-
-
-def _key(string: tuple[int, ...]) -> bytes:
-    return content_key(np.asarray(string, dtype="<i4").tobytes())
 
 
 def _main_directions(states: Floats) -> tuple[Floats, Floats]:

@@ -75,8 +75,7 @@ class StateVectors:
         progress: Progress = SILENT,
     ) -> None:
         self.model, self.depth, self.vocab, self.segmentation = model, depth, source, segmentation
-        begin = next((source.roles[role] for role in ("bos", "eos", "sep", "cls") if role in source.roles), None)
-        self.begin = () if begin is None else (begin,)
+        self.begin = begin_of(source)
         identity = {"content": fingerprint(model, [*self.begin, 0]), "depth": depth, "begin": list(self.begin)}
         title = f"self:states={depth:g}"
         cache = VectorCache(title, identity)
@@ -133,6 +132,11 @@ class StateVectors:
 
     def _encode(self, inputs: list[Input]) -> Matrix:
         return np.asarray(self.model.states([list(entry) for entry in inputs], [self.depth])[:, 0], dtype=np.float32)
+
+
+def begin_of(vocab: ByteVocab) -> tuple[int, ...]:
+    """The token that a string is read after, where the vocabulary has one."""
+    return tuple(vocab.roles[role] for role in ("bos", "eos", "sep", "cls") if role in vocab.roles)[:1]
 
 
 def _some(ids: Ids) -> Ids:

@@ -50,7 +50,7 @@ class StoredVectors:
     def prefetch(self, inputs: Sequence[Input]) -> None:
         """Encode what the cache lacks; in a run of several ranks, all of them must come here together."""
         group = ranks()
-        wanted = {_key(entry): entry for entry in inputs}
+        wanted = {input_key(entry): entry for entry in inputs}
         absent: list[Input] = group.same([entry for key, entry in wanted.items() if key not in self.cache])
         if not absent:
             return
@@ -61,7 +61,7 @@ class StoredVectors:
 
     def rows(self, inputs: Sequence[Input]) -> Matrix:
         """Unit vectors, encoded now where they are not stored: (len(inputs), d)."""
-        keys = [_key(entry) for entry in inputs]
+        keys = [input_key(entry) for entry in inputs]
         absent = {key: entry for key, entry in zip(keys, inputs, strict=True) if key not in self.cache}
         if absent:
             self.cache.require_writable()
@@ -79,7 +79,7 @@ class StoredVectors:
             for batch in batches:
                 entries = [absent[at] for at in batch]
                 parts.append(unit(self.encode(entries)))
-                keys.extend(map(_key, entries))
+                keys.extend(map(input_key, entries))
                 advance(len(batch))
                 if len(keys) >= FLUSH_ROWS or time.monotonic() - last > FLUSH_SECONDS:
                     self.cache.add(keys, np.concatenate(parts))
@@ -91,7 +91,7 @@ class StoredVectors:
         """Wait for all, read what they stored, and send by message what no shared file system brought."""
         group.gather(None)
         self.cache.refresh()
-        lacking = set().union(*group.gather({key for key in map(_key, absent) if key not in self.cache}))
+        lacking = set().union(*group.gather({key for key in map(input_key, absent) if key not in self.cache}))
         if not lacking:
             return
         mine = sorted(key for key in lacking if key in self.cache)
@@ -100,6 +100,6 @@ class StoredVectors:
                 self.cache.hold(keys, vectors)
 
 
-def _key(entry: Input) -> bytes:
+def input_key(entry: Input) -> bytes:
     """Texts and ids never meet in one cache, so their bytes may not collide but by content."""
     return content_key(entry if isinstance(entry, bytes) else np.asarray(entry, dtype="<i4").tobytes())

@@ -61,6 +61,10 @@ class ByteVocab:
         """Number of ids, gaps included: max id + 1."""
         return len(self.token_bytes)
 
+    def bytes_of(self, ids: Sequence[int]) -> list[bytes]:
+        """Bytes of each token: none for one that holds no text, and for a row of a table that no token names."""
+        return [(self.token_bytes[index] if index < len(self) else None) or b"" for index in ids]
+
     def byte_lengths(self, ids: Ids) -> Ids:
         """Bytes of each token `ids`, 0 where one holds no text: (len(ids),)."""
         return np.array([len(self.token_bytes[index] or b"") for index in ids.tolist()], dtype=np.int64)
