@@ -6,39 +6,49 @@ DIR holds one file a kind; models and tokenizers are folders of $TOKENADAPT_BENC
 product's own road and swapped inside one loaded model. Every figure is kept in the JSON as soon as it is known, so that
 a run can be stopped and taken up again.
 
-Columns: `excess` is bits per byte after minus before on the same bytes. With --where also: (a) the source reading each
-target token as its pieces, (b) those perfect states under the new output table, (c) the whole swap.
+Methods are typed as fidelity_methods.py says; those that cannot be made are named and left out. Columns: `excess` is
+bits per byte after minus before on the same bytes; `s` and `MB` what making the rows cost. With --anchors also
+`hidden`: the harm in bits per byte on the model's own texts when old tokens are hidden and made again by the method
+(input / output rows). With --where also: (a) the source reading each target token as its pieces, (b) those perfect
+states under the new output table, (c) the whole swap.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import time
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from fidelity_costs import measured
+from fidelity_methods import bench_path, can_be_scored, method_options, refuse_what_lacks
+from fidelity_page import READABLE, hidden, peak
+from fidelity_where import Where
 from rich.console import Console
 from rich.table import Table as Drawn
 
+from tokenadapt.anchors import Anchors
+from tokenadapt.choice import choose
+from tokenadapt.errors import TokenAdaptError
 from tokenadapt.evaluation import Encoded, ScoreOptions, TextEncoder, score_encoded
-from tokenadapt.making import Job, choose, make, source_model
+from tokenadapt.making import Job, anchors_of, finished, make, pose, source_model
+from tokenadapt.methods.make import make_rows
 from tokenadapt.overlap import measure_overlap
 from tokenadapt.plan import build_table
 from tokenadapt.progress import PlainProgress
-from tokenadapt.recipe import TransplantOptions, read_recipe, shipped, with_recipe
+from tokenadapt.recipe import TransplantOptions
 from tokenadapt.setting import Setting, prepare
 from tokenadapt.vocab.types import How
 
 METHODS = ("zero", "mean", "normal", "pieces", "length", "ends", "asymmetric", "local", "global", "hybrid")
 DOCUMENT = 4096  # characters
 WINDOW = 512  # tokens
-READABLE = 1.6  # source bits per byte under which a model is said to read a kind
 CODES_OF_COPIES = (How.COPIED, How.SPECIAL, How.MAPPED)
 
 
@@ -64,13 +74,6 @@ def read_texts(folder: Path, kinds: Sequence[str], kb: int) -> list[Text]:
     return found
 
 
-def bench_path(name: str) -> str:
-    if name == "pocket" or os.path.exists(name):
-        return name
-    home = Path(os.environ.get("TOKENADAPT_BENCH", Path.home() / ".cache" / "tokenadapt-bench"))
-    return str(home / name)
-
-
 class Bench:
     """One source model, one target tokenizer, tied or not: rows in, bits per byte out."""
 
@@ -79,14 +82,13 @@ class Bench:
 
         self.base = TransplantOptions(bench_path(model), bench_path(target), "unused", untie=untie)
         self.setting: Setting = prepare(self.base)
-        self.source = source_model(self.setting, self.base)
         self.texts = texts
         self.options = ScoreOptions(context=WINDOW, bos="never")
         self.old = AutoModelForCausalLM.from_pretrained(self.setting.checkpoint.folder, dtype=torch.float32).eval()
         self.new = AutoModelForCausalLM.from_pretrained(self.setting.checkpoint.folder, dtype=torch.float32).eval()
-        encoder = TextEncoder.of(self.setting.target_tokenizer)
-        self.encoder = encoder
-        self.encoded: dict[str, Encoded] = {text.kind: encoder.encode(text.documents) for text in texts}
+        self.where = Where(self.setting, self.old, WINDOW // 2)
+        self.encoder = TextEncoder.of(self.setting.target_tokenizer)
+        self.encoded: dict[str, Encoded] = {text.kind: self.encoder.encode(text.documents) for text in texts}
 
     def before(self) -> dict[str, float]:
         encoder = TextEncoder.of(self.setting.source_tokenizer)
@@ -95,18 +97,26 @@ class Bench:
             for text in self.texts
         }
 
-    def tables(self, method: str) -> dict[str, torch.Tensor]:
-        options = method_options(self.base, method)
-        job = Job(self.setting, options, choose(options, self.setting.roles), measure_overlap(self.setting))
-        return {
-            one.role: torch.cat([block.float() for block in build_table(one.old, one.alignment, one.made, one.unused)])
-            for one in make(job, self.source, PlainProgress())
-        }
+    def forced(self) -> dict[str, float]:
+        return {text.kind: self.where.forced(self.encoded[text.kind], text.nbytes) for text in self.texts}
 
-    def swap(self, tables: dict[str, torch.Tensor]) -> None:
+    def job(self, method: str) -> Job:
+        options = method_options(self.base, method)
+        return Job(self.setting, options, choose(options, self.setting.roles), measure_overlap(self.setting))
+
+    def swap(self, method: str) -> dict[str, float]:
+        """Put the method's rows into the new model; what they cost."""
+        job = self.job(method)
+        with measured() as cost:  # with a source model of its own, so that none pays for another's texts
+            made = make(job, source_model(self.setting, job.options), PlainProgress())
+        tables = {
+            one.role: torch.cat([block.float() for block in build_table(one.old, one.alignment, one.made, one.unused)])
+            for one in made
+        }
         for role, holder in (("input", self.new.get_input_embeddings()), ("output", self.new.get_output_embeddings())):
             holder.weight = torch.nn.Parameter(tables.get(role, tables["output"]), requires_grad=False)
         self.new.config.vocab_size = self.setting.rows
+        return cost.plain()
 
     def after(self, where: bool) -> dict[str, Any]:
         """Bits per byte by kind, and the parts that copied and new tokens take of them."""
@@ -119,93 +129,32 @@ class Bench:
             found["copied"][text.kind] = float(bits[copied].sum()) / text.nbytes
             found["new"][text.kind] = float(bits[~copied].sum()) / text.nbytes
         if where:
-            found["perfect_states"] = {text.kind: self._perfect(text) for text in self.texts}
+            head = self.new.get_output_embeddings().weight
+            found["perfect_states"] = {
+                text.kind: self.where.perfect(head, text.kind, self.encoded[text.kind], text.nbytes)
+                for text in self.texts
+            }
         return found
 
-    @torch.inference_mode()
-    def _perfect(self, text: Text) -> float:
-        """(b): the source's own states after each target token's pieces, under the new output table."""
-        head = self.new.get_output_embeddings().weight
-        total = 0.0
-        for states, ids in self.read_as_pieces(text):
-            for first in range(0, len(ids), 256):
-                logits = states[first : first + 256] @ head.T
-                total -= float(torch.log_softmax(logits, 1).gather(1, ids[first : first + 256, None]).double().sum())
-        return total / np.log(2) / text.nbytes
+    @cached_property
+    def judge(self) -> Anchors:
+        """Hidden old tokens and texts of the model's own: the same for all methods."""
+        job = self.job("pieces")
+        model = source_model(self.setting, job.options)
+        return anchors_of(job, pose(job, model)[0], model, PlainProgress())
 
-    def read_as_pieces(self, text: Text) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Per window: states before each target token but the first, and the tokens' ids."""
-        kept = getattr(self, "_read", None)
-        if kept is None:
-            kept = self._read = {}
-        if text.kind not in kept:
-            kept[text.kind] = [self._read_one(ids) for ids in self._windows(text)]
-        return kept[text.kind]
-
-    @torch.inference_mode()
-    def forced(self) -> dict[str, float]:
-        """(a): the source's bits for each target token as its pieces, first tokens of a window left out as in (b)."""
-        head = self.old.get_output_embeddings().weight
+    def anchors(self, method: str) -> dict[str, float]:
+        """Harm to hidden old tokens in bits per byte, by role."""
+        job = self.job(method)
+        judge = anchors_of(job, self.judge.problem, self.judge.model, PlainProgress()).sharing(self.judge)
         found = {}
-        for text in self.texts:
-            total = 0.0
-            for ids in self._windows(text):
-                pieces = [self._pieces(index) for index in ids]
-                flat = torch.tensor([piece for run in pieces for piece in run])
-                with torch.inference_mode():
-                    states = self.old.base_model(input_ids=flat[None]).last_hidden_state[0]
-                skip = len(pieces[0])
-                logs = torch.log_softmax(states[skip - 1 : -1] @ head.T, 1)
-                total -= float(logs.gather(1, flat[skip:, None]).double().sum())
-            found[text.kind] = total / np.log(2) / text.nbytes
+        for problem in pose(job, judge.model, PlainProgress()):
+            chosen = job.choice.methods[problem.role]
+            posed = judge.pose(problem, str(chosen))
+            made = finished(posed, make_rows(posed, chosen, job.choice.fallback), job.choice)
+            role = "tied" if self.setting.tied else problem.role
+            found[role] = float(judge.harm(problem, made).sum())
         return found
-
-    def _windows(self, text: Text) -> list[list[int]]:
-        encoded = self.encoded[text.kind]
-        runs = []
-        for low, high in zip(encoded.start[:-1].tolist(), encoded.start[1:].tolist(), strict=True):
-            runs += [encoded.ids[at : min(at + WINDOW // 2, high)].tolist() for at in range(low, high, WINDOW // 2)]
-        return [run for run in runs if len(run) > 1]
-
-    def _pieces(self, index: int) -> list[int]:
-        alignment, cut = self.setting.alignment, self.setting.segmentation
-        if alignment.source_id[index] >= 0:
-            return [int(alignment.source_id[index])]
-        at = int(np.searchsorted(alignment.missing, index))
-        return cut.piece[cut.start[at] : cut.start[at + 1]].tolist() or [0]
-
-    @torch.inference_mode()
-    def _read_one(self, ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        pieces = [self._pieces(index) for index in ids]
-        flat = torch.tensor([piece for run in pieces for piece in run])
-        states = self.old.base_model(input_ids=flat[None]).last_hidden_state[0]
-        ends = torch.tensor(np.cumsum([len(run) for run in pieces]) - 1)
-        return states[ends[:-1]], torch.tensor(ids[1:])
-
-
-def method_options(base: TransplantOptions, text: str) -> TransplantOptions:
-    """`pieces`, `pieces>length` (output rule after >), `pieces+norm`, `pieces+bias=-2`, `hybrid@hf:ID`, or a recipe."""
-    import dataclasses
-
-    if text in shipped():
-        return with_recipe(base, read_recipe(text), frozenset({"model", "tokenizer", "output", "untie"}))
-    text, _, space = text.partition("@")
-    text, *after = text.split("+")
-    method, _, output = text.partition(">")
-    bias = [part.partition("=")[2] for part in after if part.startswith("bias=")]
-    return dataclasses.replace(
-        base,
-        method=method,
-        output_method=output or None,
-        space=bench_space(space) if space else base.space,
-        calibrate_norm="norm" in after,
-        bias_per_piece=float(bias[0]) if bias else 0.0,
-    )
-
-
-def bench_space(space: str) -> str:
-    kind, _, name = space.partition(":")
-    return f"{kind}:{bench_path(name)}" if name and kind in ("hf", "st", "static") else space
 
 
 def mean(values: dict[str, float], kinds: Sequence[str]) -> float:
@@ -213,29 +162,51 @@ def mean(values: dict[str, float], kinds: Sequence[str]) -> float:
 
 
 def run(args: argparse.Namespace, kept: dict[str, Any]) -> None:
+    refuse_what_lacks(args.methods)
     texts = read_texts(args.texts, args.kinds, args.kb)
-    kinds = [text.kind for text in texts]
+    kinds = {text.kind for text in texts}
     for target in args.targets:
         for untie in args.untie:
             key = f"{Path(args.model).name} {Path(target).name} {'untied' if untie else 'tied'} {args.kb}KB"
-            entry = kept.setdefault(key, {"methods": {}})
-            wanted = [one for one in args.methods if set(kinds) - set(entry["methods"].get(one, {}).get("after", {}))]
-            if not wanted and "before" in entry:
-                continue
-            bench = Bench(args.model, target, untie, texts)
-            if set(kinds) - set(entry.get("before", {})):
-                entry["before"] = bench.before()
-                if args.where:
-                    entry["forced"] = bench.forced()
-                save(args.json, kept)
-            for method in wanted:
-                began = time.perf_counter()
-                bench.swap(bench.tables(method))
-                made = time.perf_counter() - began
-                entry["methods"][method] = {**bench.after(args.where), "seconds": round(made, 1)}
-                save(args.json, kept)
-                excess = mean(entry["methods"][method]["after"], kinds) - mean(entry["before"], kinds)
-                print(f"{key}: {method}: excess {excess:.3f}", flush=True)
+            entry = kept.setdefault(key, {"before": {}, "methods": {}})
+            missing = [one for one in args.methods if kinds - set(entry["methods"].get(one, {}).get("after", {}))]
+            judged = [one for one in args.methods if args.anchors and "anchors" not in entry["methods"].get(one, {})]
+            judged = [one for one in judged if can_be_scored(one)]
+            if missing or judged or kinds - set(entry["before"]):
+                bench = Bench(args.model, target, untie, texts)
+                measure(Entry(key, entry, lambda: save(args.json, kept)), bench, args, missing, judged)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one pair, and how to keep it."""
+
+    key: str
+    found: dict[str, Any]
+    save: Callable[[], None]
+
+
+def measure(entry: Entry, bench: Bench, args: argparse.Namespace, missing: list[str], judged: list[str]) -> None:
+    found, kinds = entry.found, [text.kind for text in bench.texts]
+    if set(kinds) - set(found["before"]):
+        found["before"] = bench.before()
+        entry.save()
+    if args.where and set(kinds) - set(found.get("forced", {})):
+        found["forced"] = bench.forced()
+    for method in args.methods:
+        try:
+            if method in missing:
+                cost = bench.swap(method)
+                found["methods"][method] = {**found["methods"].get(method, {}), **bench.after(args.where), **cost}
+                entry.save()
+                excess = mean(found["methods"][method]["after"], kinds) - mean(found["before"], kinds)
+                print(f"{entry.key}: {method}: excess {excess:.3f}, {cost}", flush=True)
+            if method in judged:
+                found["methods"][method]["anchors"] = bench.anchors(method)
+                entry.save()
+                print(f"{entry.key}: {method}: hidden {found['methods'][method]['anchors']}", flush=True)
+        except TokenAdaptError as error:  # the others are still wanted
+            print(f"{entry.key}: {method}: left out. {error.message} {error.hint}", file=sys.stderr, flush=True)
 
 
 def save(path: Path, kept: dict[str, Any]) -> None:
@@ -246,20 +217,24 @@ def save(path: Path, kept: dict[str, Any]) -> None:
 
 def show(kept: dict[str, Any]) -> None:
     for key, entry in kept.items():
+        if not entry["methods"]:
+            continue
         kinds = sorted(entry["before"])
         read = [kind for kind in kinds if entry["before"][kind] < READABLE] or kinds
         drawn = Drawn(title=key, box=None, title_justify="left")
-        for column in ("method", "mean", "excess", f"excess on {len(read)} readable", "new", *kinds):
+        for column in ("method", "mean", "excess", f"on {len(read)} readable", "new", "hidden", "s", "MB", *kinds):
             drawn.add_column(column, justify="left" if column == "method" else "right")
         before = entry["before"]
-        drawn.add_row("(source)", f"{mean(before, kinds):.3f}", "", "", "", *(f"{before[kind]:.3f}" for kind in kinds))
+        drawn.add_row("(source)", f"{mean(before, kinds):.3f}", *[""] * 6, *(f"{before[kind]:.3f}" for kind in kinds))
         for method, one in sorted(entry["methods"].items(), key=lambda item: mean(item[1]["after"], kinds)):
             after = one["after"]
             cells = [f"{after[kind] - before[kind]:+.3f}" for kind in kinds]
             excess = mean(after, kinds) - mean(before, kinds)
             readable = mean(after, read) - mean(before, read)
             share = f"{mean(one['new'], kinds):.3f}"
-            drawn.add_row(method, f"{mean(after, kinds):.3f}", f"{excess:.3f}", f"{readable:.3f}", share, *cells)
+            costs = (hidden(one), f"{one['seconds']:.0f}", peak(one))
+            figures = (f"{mean(after, kinds):.3f}", f"{excess:.3f}", f"{readable:.3f}", share, *costs)
+            drawn.add_row(method, *figures, *cells)
         console = Console(width=240, highlight=False)
         console.print(drawn)
         for method, one in entry["methods"].items():
@@ -277,6 +252,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=[])
     parser.add_argument("--kb", type=int, default=8)
     parser.add_argument("--untie", nargs="+", type=lambda word: word == "untied", default=[True], metavar="untied|tied")
+    parser.add_argument("--anchors", action="store_true", help="also the harm to old tokens that are hidden")
     parser.add_argument("--where", action="store_true", help="also (a), (b) and (c)")
     parser.add_argument("--json", type=Path, default=Path("fidelity.json"))
     args = parser.parse_args()

@@ -74,7 +74,8 @@ def plain_program(model: str, target: str, out: str, space: str, tokens: int) ->
     import faiss
     from transformers import AutoModelForCausalLM
 
-    from tokenadapt.making import Choice, Job, choose, open_job_space, source_model
+    from tokenadapt.choice import Choice, choose
+    from tokenadapt.making import Job, open_job_space, source_model
     from tokenadapt.overlap import measure_overlap
     from tokenadapt.progress import SILENT
     from tokenadapt.recipe import TransplantOptions
@@ -126,7 +127,8 @@ def floor(model: str, target: str, space: str, folder: Path) -> dict[str, float]
     """Writing tables of the same size, and one exact search over all candidates."""
     import faiss
 
-    from tokenadapt.making import Job, choose, open_job_space, source_model
+    from tokenadapt.choice import choose
+    from tokenadapt.making import Job, open_job_space, source_model
     from tokenadapt.overlap import measure_overlap
     from tokenadapt.progress import SILENT
     from tokenadapt.recipe import TransplantOptions

@@ -23,7 +23,8 @@ def read(paths: list[Path]) -> dict[str, Any]:
     for path in paths:
         for key, entry in json.loads(path.read_text(encoding="utf-8")).items():
             into = found.setdefault(key, {"before": entry["before"], "methods": {}})
-            into["methods"] |= entry["methods"]
+            for method, one in entry["methods"].items():
+                into["methods"][method] = {**into["methods"].get(method, {}), **one}
     return found
 
 
@@ -36,26 +37,52 @@ def ranked(entry: dict[str, Any]) -> list[str]:
     return sorted(entry["methods"], key=lambda method: excess(entry, method, list(entry["before"])))
 
 
+def peak(one: dict[str, Any]) -> str:
+    """Megabytes that making the rows took beyond what was held before."""
+    return f"{one['peak_mb']:,.0f}" if "peak_mb" in one else ""
+
+
+def hidden(one: dict[str, Any]) -> str:
+    """Harm to hidden old tokens: of input and of output rows, or of the one table."""
+    harm = one.get("anchors", {})
+    return " / ".join(f"{harm[role]:.3f}" for role in ("input", "output", "tied") if role in harm)
+
+
 def table(key: str, entry: dict[str, Any]) -> str:
     kinds = list(entry["before"])
     read_well = [kind for kind in kinds if entry["before"][kind] < READABLE] or kinds
     before = sum(entry["before"].values()) / len(kinds)
+    more = {"MB": peak, "hidden tokens, input / output": hidden}
+    known = {name: cell for name, cell in more.items() if any(map(cell, entry["methods"].values()))}
+    names = (
+        "method",
+        "excess",
+        f"on {len(read_well)} kinds that the source reads",
+        "on copied tokens",
+        "on new tokens",
+    )
+    names = (*names, "worst kind", "seconds", *known)
     lines = [
         f"**{key}** (source: {before:.3f} bits per byte, {len(kinds)} kinds of text)",
         "",
-        f"| method | excess | on {len(read_well)} kinds that the source reads | on copied tokens | on new tokens "
-        "| worst kind | seconds |",
-        "| --- | ---: | ---: | ---: | ---: | --- | ---: |",
+        f"| {' | '.join(names)} |",
+        f"| {' | '.join('---' if name in ('method', 'worst kind') else '---:' for name in names)} |",
     ]
     for method in ranked(entry):
         one = entry["methods"][method]
         worst = max(kinds, key=lambda kind: one["after"][kind] - entry["before"][kind])
         new, copied = (sum(one[part][kind] for kind in kinds) / len(kinds) for part in ("new", "copied"))
-        lines.append(
-            f"| `{method}` | {excess(entry, method, kinds):.3f} | {excess(entry, method, read_well):.3f} "
-            f"| {copied:.3f} | {new:.3f} | {worst} {one['after'][worst] - entry['before'][worst]:+.2f} "
-            f"| {one['seconds']:.0f} |"
+        cells = (
+            f"`{method}`",
+            f"{excess(entry, method, kinds):.3f}",
+            f"{excess(entry, method, read_well):.3f}",
+            f"{copied:.3f}",
+            f"{new:.3f}",
+            f"{worst} {one['after'][worst] - entry['before'][worst]:+.2f}",
+            f"{one['seconds']:.0f}",
+            *(cell(one) for cell in known.values()),
         )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -157,6 +157,35 @@ def test_hidden_tokens_are_the_missing_ones_and_no_candidate_may_learn_from_them
     assert posed.segmentation.token_length.tolist() == [len(OLD[token]) for token in judge.hidden]
 
 
+def test_text_is_cut_without_the_hidden_tokens_so_that_none_is_found_in_it(pair):
+    _, source = pair
+    problem = problem_of(source, "output")
+    judge = Anchors(problem, source, tied=False)
+    posed = judge.pose(problem, "align")
+    words = ["".join(OLD[token].decode() for token in (*judge.hidden, 5, *judge.hidden[:3]))]
+    whole, cut = problem.source.encode(words)[0], posed.source.encode(words)[0]
+    assert np.isin(judge.hidden, whole).any()
+    assert not np.isin(judge.hidden, cut).any()
+    assert b"".join(OLD[token] for token in cut) == words[0].encode()
+    assert posed.source.spell([words[0].encode(), b"?"]) == [cut, None]
+    assert posed.target.encode(words)[0] == whole  # what is to be made is the target's
+    text = replace(posed, corpus=lambda: iter(words))
+    made = make_rows(text, parse_method("align"))
+    assert not np.isin(judge.hidden, made.source_id).any()
+
+
+def test_a_judge_may_share_the_texts_of_another(pair):
+    _, source = pair
+    problem = problem_of(source, "output")
+    judge = Anchors(problem, source, tied=False)
+    other = Anchors(problem, source, tied=False, open_space=lambda *_: "another").sharing(judge)
+    assert other.own is judge.own
+    assert other.hidden is judge.hidden
+    assert other.pose(problem, "global").space == "another"
+    assert judge.pose(problem, "global").space is None
+    assert np.array_equal(other.score(problem, "ends"), judge.score(problem, "ends"))
+
+
 def test_a_space_is_opened_once_over_the_hidden_tokens_and_only_if_asked_for(pair):
     _, source = pair
     problem, opened = problem_of(source, "output"), []

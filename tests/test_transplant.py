@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny import FAMILIES, LINES, save_tiny
 from tokenadapt.checkpoint.saved_plan import load_plan
+from tokenadapt.choice import choose
 from tokenadapt.errors import RequestError, VerificationError
-from tokenadapt.making import choose
 from tokenadapt.recipe import TransplantOptions
 from tokenadapt.transplant import transplant
 

@@ -17,7 +17,7 @@ from tokenadapt.methods.hiding import hide
 from tokenadapt.methods.make import make_rows
 from tokenadapt.methods.options import parse_method
 from tokenadapt.methods.own_text import LENGTH, prompts
-from tokenadapt.plan import Model, Problem, Space, Table, missing_rows, rows_at_once
+from tokenadapt.plan import Dense, Model, Plan, Problem, Space, Table, missing_rows, rows_at_once
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.vocab.segment import measured
 from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids, Kind, Segmentation
@@ -98,13 +98,18 @@ class Anchors:
     def score(self, problem: Problem, method: str) -> NDArray[np.float64]:
         """Bits per byte more that each text costs, as its share of the whole: their sum is the harm of the method.
 
-        `problem` says the role. The output side of two tables changes the logits of hidden tokens only, at states that
-        are known; a new input side is read again.
+        `problem` says the role.
         """
         if not len(self.hidden):
             return np.zeros(len(self.own.texts))
-        posed = self.pose(problem, method)
-        made = make_rows(posed, parse_method(method))
+        return self.harm(problem, make_rows(self.pose(problem, method), parse_method(method)))
+
+    def harm(self, problem: Problem, made: Plan | Dense) -> NDArray[np.float64]:
+        """The same of rows that the hidden tokens were given.
+
+        The output side of two tables changes the logits of hidden tokens only, at states that are known; a new input
+        side is read again.
+        """
         rows = missing_rows(problem.table, made, 0, len(self.hidden))
         own, found = self.own, self._found
         if problem.role == "input" or self.tied:
@@ -114,6 +119,12 @@ class Anchors:
         size = np.array([sum(map(len, self.problem.source.bytes_of(text[1:]))) for text in own.texts])
         harm = np.bincount(own.owner, after - self._before[: len(after)], minlength=len(own.texts))
         return np.asarray(harm / (np.log(2) * max(1, int(size.sum()))))
+
+    def sharing(self, other: Anchors) -> Anchors:
+        """The judge itself, with the texts and hidden tokens of another, which are then not drawn anew."""
+        known = ("own", "_runs", "_found", "_before") if len(other.hidden) else ("own", "_runs")
+        self.__dict__.update({name: getattr(other, name) for name in known})
+        return self
 
     def pose(self, problem: Problem, method: str) -> Problem:
         """The hidden tokens as a problem of their own: the source's vocabulary is the target, and lacks them itself."""
@@ -154,10 +165,24 @@ class Anchors:
 
     @cached_property
     def _source(self) -> ByteVocab:
-        """The source vocabulary without the hidden tokens; their bytes stay, since its texts still say them."""
-        kind = self.problem.source.kind.copy()
+        """The source vocabulary without the hidden tokens: it cuts text into their pieces; its texts still say them."""
+        source, runs = self.problem.source, self._runs
+        kind = source.kind.copy()
         kind[self.hidden] = Kind.UNKNOWN
-        return replace(self.problem.source, kind=kind)
+        inside = {
+            token: runs.piece[runs.start[at] : runs.start[at + 1]].tolist()
+            for at, token in enumerate(runs.tokens.tolist())
+        }
+
+        def opened(ids: list[int]) -> list[int]:
+            return [piece for index in ids for piece in inside.get(index, (index,))]
+
+        def spell(words: Sequence[bytes]) -> list[list[int] | None]:
+            return [None if ids is None else opened(ids) for ids in source.spell(words)]
+
+        return replace(
+            source, kind=kind, encode=lambda texts: [opened(ids) for ids in source.encode(texts)], spell=spell
+        )
 
     @cached_property
     def _alignment(self) -> Alignment:

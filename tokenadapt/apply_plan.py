@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from tokenadapt.checkpoint.saved_plan import SavedPlan, load_plan, vocabulary_hash
+from tokenadapt.choice import Choice, choose
 from tokenadapt.errors import RequestError
 from tokenadapt.explain import calibrations
 from tokenadapt.finishing import calibrate_norms
-from tokenadapt.making import Choice, Job, choose
+from tokenadapt.making import Job
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.outcome import Clock, Outcome
 from tokenadapt.overlap import measure_overlap

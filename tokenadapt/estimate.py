@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tokenadapt.atomic import check_destination
-from tokenadapt.making import Choice, choose
+from tokenadapt.choice import Choice, choose
 from tokenadapt.needs import check_needs
 from tokenadapt.overlap import Overlap, measure_overlap
 from tokenadapt.plan import BLOCK_NUMBERS

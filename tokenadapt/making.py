@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -13,14 +13,12 @@ from tokenadapt.anchors import Anchors, RowModel
 from tokenadapt.checkpoint.source import SourceCheckpoint
 from tokenadapt.checkpoint.tokenizer_files import SAMPLES
 from tokenadapt.checkpoint.verify.running import bytes_in_memory, free_memory
+from tokenadapt.choice import Choice
 from tokenadapt.donor import open_donor
 from tokenadapt.finishing import add_bias, calibrate_norms
 from tokenadapt.forward import Sampling
-from tokenadapt.methods import Chosen, parse_method
-from tokenadapt.methods.auto import needs_of, settled
+from tokenadapt.methods.auto import settled
 from tokenadapt.methods.make import make_rows
-from tokenadapt.methods.options import parameters
-from tokenadapt.methods.registry import find
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.model import SourceModel
 from tokenadapt.overlap import Overlap
@@ -40,31 +38,10 @@ from tokenadapt.plan import (
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.recipe import TransplantOptions
 from tokenadapt.setting import Setting
-from tokenadapt.spaces.open import check_spec, open_space
+from tokenadapt.spaces.open import open_space
 from tokenadapt.spaces.options import SpaceOptions
 from tokenadapt.unused import unused_bias, unused_rows
 from tokenadapt.vocab.types import Alignment, ByteVocab, Segmentation
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which method makes which role, and what follows it."""
-
-    methods: Mapping[Role, Chosen]
-    fallback: Chosen
-    calibrate_norm: bool
-    bias_per_piece: float
-
-    @property
-    def calibration(self) -> str:
-        """What follows the sums, so that a plan can be applied elsewhere: read by apply_plan."""
-        parts = ["norm"] if self.calibrate_norm else []
-        return ",".join(parts + ([f"bias={self.bias_per_piece!r}"] if self.bias_per_piece else []))
-
-    @property
-    def needs_space(self) -> bool:
-        """Whether any method asks for vectors."""
-        return any("space" in needs_of(chosen) for chosen in (*self.methods.values(), self.fallback))
 
 
 @dataclass(frozen=True)
@@ -109,26 +86,6 @@ class Helpers:
     donor: Donor | None
 
 
-def choose(options: TransplantOptions, roles: tuple[Role, ...]) -> Choice:
-    """Parse the methods that were asked for; a wrong name fails here, before anything is read."""
-    check_spec(options.space)
-    main = _with_effort(parse_method(options.method), options.effort)
-    output = _with_effort(parse_method(options.output_method), options.effort) if options.output_method else main
-    methods = {role: output if role == "output" and len(roles) == 2 else main for role in roles}
-    fallback = parse_method(options.fallback)
-    for chosen in (*methods.values(), fallback):
-        needs_of(chosen)  # the candidates of auto are names as well
-    return Choice(methods, fallback, options.calibrate_norm, options.bias_per_piece)
-
-
-def _with_effort(chosen: Chosen, effort: str | None) -> Chosen:
-    """The method with --effort, where it knows of effort and was told of none itself."""
-    known = parameters(find(chosen.name).load())
-    if effort is None or "effort" in chosen.options or "effort" not in known:
-        return chosen
-    return Chosen(chosen.name, {**chosen.options, "effort": effort})
-
-
 def source_model(setting: Setting, options: TransplantOptions, progress: Progress = SILENT) -> SourceModel:
     """The source model, loaded when a method first runs it."""
     checkpoint = setting.checkpoint
@@ -161,18 +118,26 @@ def _too_large(checkpoint: SourceCheckpoint, device: str) -> str:
 
 def make(job: Job, model: RowModel, progress: Progress = SILENT) -> tuple[MadeRole, ...]:
     """New rows for every role of the output."""
-    space = open_job_space(job, model, progress) if job.rows is None and job.choice.needs_space else None
-    helpers = Helpers(model, space, open_donor(job.options))
-    problems = [_problem(job, helpers, role, progress) for role in job.setting.roles]
-    judge = Anchors(
-        problems[0], model, tied=job.setting.tied, open_space=partial(_open_space, job, model, progress),
-        progress=progress,
-    )  # fmt: skip
+    problems = pose(job, model, progress)
+    judge = anchors_of(job, problems[0], model, progress)
     made: list[MadeRole] = []
     for problem in problems:
         known = replace(problem, score=partial(judge.score, problem), inputs=made[0].made if made else None)
         made.append(_make_role(job, known, progress))
     return tuple(made)
+
+
+def pose(job: Job, model: Model, progress: Progress = SILENT) -> list[Problem]:
+    """What methods are asked, for every role of the output."""
+    space = open_job_space(job, model, progress) if job.rows is None and job.choice.needs_space else None
+    helpers = Helpers(model, space, open_donor(job.options))
+    return [_problem(job, helpers, role, progress) for role in job.setting.roles]
+
+
+def anchors_of(job: Job, problem: Problem, model: RowModel, progress: Progress = SILENT) -> Anchors:
+    """The judge of methods by old tokens that are hidden; it draws nothing before it is asked."""
+    opener = partial(_open_space, job, model, progress)
+    return Anchors(problem, model, tied=job.setting.tied, open_space=opener, progress=progress)
 
 
 def open_job_space(job: Job, model: Model, progress: Progress) -> Space:
@@ -231,14 +196,19 @@ def _make_role(job: Job, problem: Problem, progress: Progress) -> MadeRole:
     with progress.stage(f"make {named} rows by {chosen}"):
         if job.rows is None:
             chosen = settled(problem, chosen)
-        made = job.rows(problem) if job.rows else make_rows(problem, chosen, choice.fallback)
-        if choice.calibrate_norm:
-            made = calibrate_norms(problem, made)
-        if choice.bias_per_piece and role == "output":
-            made = add_bias(problem, made, choice.bias_per_piece)
+        made = finished(problem, job.rows(problem) if job.rows else make_rows(problem, chosen, choice.fallback), choice)
     unused = unused_rows(problem, tied=setting.tied, readings=_readings(problem) if _will_run(job) else ())
     dtype = getattr(torch, options.dtype) if options.dtype else old.dtype
     return MadeRole(role, old, made, unused, setting.alignment, dtype, str(chosen))
+
+
+def finished(problem: Problem, made: Plan | Dense, choice: Choice) -> Plan | Dense:
+    """Rows after what is to follow them: norms that fit, a bias per piece."""
+    if choice.calibrate_norm:
+        made = calibrate_norms(problem, made)
+    if choice.bias_per_piece and problem.role == "output":
+        made = add_bias(problem, made, choice.bias_per_piece)
+    return made
 
 
 def _will_run(job: Job) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenadapt.choice import Choice
 from tokenadapt.errors import RequestError
-from tokenadapt.making import Choice
 from tokenadapt.methods import Chosen
 from tokenadapt.methods.options import parameters
 from tokenadapt.methods.registry import find, lacks

@@ -11,7 +11,8 @@ from tokenadapt.checkpoint.hub import check_push, push_folder
 from tokenadapt.checkpoint.manifest import Manifest
 from tokenadapt.checkpoint.tables import check_finite
 from tokenadapt.checkpoint.verify import VerifyReport, verify
-from tokenadapt.making import Job, choose, make, source_model
+from tokenadapt.choice import choose
+from tokenadapt.making import Job, make, source_model
 from tokenadapt.needs import check_needs
 from tokenadapt.outcome import Clock, Outcome
 from tokenadapt.overlap import measure_overlap

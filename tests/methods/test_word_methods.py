@@ -14,10 +14,12 @@ from tests.methods.test_first import terms
 from tokenadapt.errors import RequestError
 from tokenadapt.finishing import add_bias, calibrate_norms
 from tokenadapt.methods import Chosen
+from tokenadapt.methods.by_vectors import nearest_rows
 from tokenadapt.methods.make import make_rows, run
 from tokenadapt.methods.words import read_word_vectors, subword_vectors
 from tokenadapt.plan import missing_rows
 from tokenadapt.progress import SILENT
+from tokenadapt.vocab.types import Kind
 
 OLD = (b" ", b"the", b"re", b"in", b"t", b"h", b"e", b"r", b"i", b"n", b"g")
 NEW = (b" ", b"there", b"rein", b"the", b"ing", b"t", b"h", b"e", b"x")
@@ -173,3 +175,16 @@ def test_rows_of_a_table_with_fewer_rows_than_tokens_are_no_neighbours(tmp_path)
     problem = make_problem(old=(*OLD, b"thin"), new=NEW, table=torch.randn(len(OLD), 8))
     plan = run(problem, Chosen("ofa", {"vectors": tmp_path / "all.vec", "k": 50}))
     assert plan.source_id.max() < len(OLD)
+
+
+def test_a_token_whose_bytes_cannot_be_told_is_no_neighbour():
+    problem = make_problem(old=OLD, new=NEW)
+    old = np.eye(len(OLD), dtype=np.float32)
+    new = np.zeros((len(NEW), len(OLD)), np.float32)
+    new[:, 1:3] = 0.8, 0.6  # nearest to token 1, then to token 2
+    assert nearest_rows(problem, old, new, 1, 0.1).source_id.tolist() == [1] * len(problem.alignment.missing)
+    kind = problem.source.kind.copy()
+    kind[1] = Kind.UNKNOWN
+    other = replace(problem, source=replace(problem.source, kind=kind))
+    assert set(nearest_rows(other, old, new, 1, 0.1).source_id.tolist()) == {2}
+    assert old[1].any()

@@ -8,15 +8,17 @@ from numpy.typing import NDArray
 from tokenadapt.methods import ragged
 from tokenadapt.methods.nearest import nearest_unit
 from tokenadapt.plan import Plan, Problem
+from tokenadapt.vocab.types import Kind
 
 
 def nearest_rows(problem: Problem, old: NDArray[np.float32], new: NDArray[np.float32], k: int, tau: float) -> Plan:
     """softmax(cosine / tau) over the k old tokens nearest to each missing one.
 
     `old` is (V_old, d) and `new` (V_new, d), unit rows; a token whose row is zero has no vector: it is no neighbour,
-    and is left to the fallback.
+    and is left to the fallback. An old token whose bytes cannot be told is none either.
     """
-    candidates = old[: problem.table.shape[0]]
+    candidates = old[: problem.table.shape[0]].copy()
+    candidates[problem.source.kind[: len(candidates)] == Kind.UNKNOWN] = 0
     place, cosine = nearest_unit(new[problem.alignment.missing], candidates, k, progress=problem.progress)
     keep = place >= 0
     start = np.concatenate([[0], np.cumsum(keep.sum(axis=1))]).astype(np.int64)
