@@ -69,8 +69,10 @@ def test_states_equal_a_plain_run(pair):
             np.testing.assert_allclose(got[slot], hidden[layer][0, -1].numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_log_probs_equal_a_plain_run(pair, monkeypatch):
+@pytest.mark.parametrize("short", [0, 3, 99], ids=["by-text", "both", "by-beginning"])
+def test_log_probs_equal_a_plain_run(pair, monkeypatch, short):
     model, ours = pair
+    monkeypatch.setattr("tokenadapt.model.SHORT", short)
     monkeypatch.setattr("tokenadapt.forward.HEAD_BYTES", 3 * 4 * 80)  # three positions a block
     for text, got in zip(TEXTS, ours.log_probs(TEXTS), strict=True):
         with torch.no_grad():

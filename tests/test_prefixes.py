@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.test_model import gemma, granite
 from tests.tiny import tiny_model
-from tokenadapt.prefixes import Reader, grow
+from tokenadapt.prefixes import Reader, following, grow
 
 STRINGS = [[1, 5, 9], [1, 5], [1, 5, 9, 30], [1, 7], [4], [1, 5, 9], [1, 7, 8, 8, 9, 10]]
 
@@ -30,6 +30,13 @@ def test_a_tree_worked_by_hand():
     assert [level.tolist() for level in tree.parent][1:] == [[0, 0], [0]]
     assert tree.level.tolist() == [2, 0, 1, 1]
     assert tree.place.tolist() == [0, 1, 1, 0]
+
+
+def test_what_follows_what_worked_by_hand():
+    asked = following([[1, 5, 9], [4], [], [1, 5, 8], [1, 7]])
+    assert asked.beginnings == [(1,), (1, 5)]
+    assert asked.owner.tolist() == [0, 1, 0, 1, 0]
+    assert asked.token.tolist() == [5, 9, 5, 8, 7]
 
 
 @settings(max_examples=50, deadline=None)

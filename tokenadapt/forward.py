@@ -140,13 +140,15 @@ class Head:
 
 
 @torch.inference_mode()
-def log_probs_of(head: Head, states: Tensor, targets: Tensor) -> Tensor:
-    """Natural-log probability of one target per state: (n,)."""
+def log_probs_of(head: Head, states: Tensor, targets: Tensor, owner: Tensor | None = None) -> Tensor:
+    """Natural-log probability of each target at its state: (n,). `owner` (n,), ascending, says which; else one each."""
+    owner = torch.arange(len(targets)) if owner is None else owner
     found = []
     for first in range(0, len(states), head.block):
         logits = head(states[first : first + head.block])
-        wanted = targets[first : first + head.block].to(logits.device)
-        found.append((logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1)).cpu())
+        here = slice(*torch.searchsorted(owner, torch.tensor([first, first + head.block])).tolist())
+        at, wanted = (owner[here] - first).to(logits.device), targets[here].to(logits.device)
+        found.append((logits[at, wanted] - logits.logsumexp(1)[at]).cpu())
     return torch.cat(found) if found else torch.zeros(0)
 
 

@@ -15,11 +15,12 @@ from tokenadapt import forward
 from tokenadapt.errors import RequestError
 from tokenadapt.forward import BATCH_TOKENS, Head, Kind, Sampling
 from tokenadapt.plan import Role, Table
-from tokenadapt.prefixes import Reader
+from tokenadapt.prefixes import Reader, following
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.vocab.types import Ids
 
 TEXTS_AT_ONCE = 128  # texts written side by side
+SHORT = 32  # tokens of a sequence whose beginnings are worth looking for
 
 
 class SourceModel:
@@ -123,9 +124,39 @@ class SourceModel:
                 yield index, states.numpy()
                 advance(len(index))
 
-    @torch.inference_mode()
     def log_probs(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
-        """Natural-log probability of each token given those before it: one (len - 1,) array per sequence."""
+        """Natural-log probability of each token given those before it: one (len - 1,) array per sequence.
+
+        Of short sequences what begins alike is read once, and the head says once what follows it.
+        """
+        out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(sequences)
+        length = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+        for chosen, read in (
+            (length <= SHORT, self._log_probs_by_beginning),
+            (length > SHORT, self._log_probs_by_text),
+        ):
+            index = np.flatnonzero(chosen).tolist()
+            found = read([sequences[at] for at in index]) if index else []
+            for place, logs in zip(index, found, strict=True):
+                out[place] = logs
+        return out
+
+    @torch.inference_mode()
+    def _log_probs_by_beginning(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        head, asked = self._head, following(sequences)
+        order = np.argsort(asked.owner, kind="stable")
+        start = np.searchsorted(asked.owner[order], np.arange(len(asked.beginnings) + 1))
+        found = np.zeros(len(order), np.float32)
+        for index, states in self.states_in_parts(asked.beginnings, [1.0]):
+            at = np.concatenate([order[start[place] : start[place + 1]] for place in index])
+            owner = np.repeat(np.arange(len(index)), start[index + 1] - start[index])
+            after = torch.from_numpy(states[:, 0]).to(head.module.weight)
+            token = torch.from_numpy(asked.token[at])
+            found[at] = forward.log_probs_of(head, after, token, torch.from_numpy(owner)).numpy()
+        return np.split(found, np.cumsum([max(0, len(text) - 1) for text in sequences])[:-1])
+
+    @torch.inference_mode()
+    def _log_probs_by_text(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         head = self._head
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(sequences)
         with self.progress.stage("log-probabilities of the source model", len(sequences), "strings") as advance:

@@ -53,6 +53,23 @@ def grow(strings: Sequence[Sequence[int]]) -> Tree:
     return Tree(tuple(token), tuple(parent), length - 1, place[back])
 
 
+@dataclass(frozen=True)
+class Following:
+    """The beginnings of some strings that something follows, each once, and what follows them, string by string."""
+
+    beginnings: list[tuple[int, ...]]
+    owner: Ids  # (n,) the beginning before each token that is not a string's first
+    token: Ids  # (n,) that token
+
+
+def following(strings: Sequence[Sequence[int]]) -> Following:
+    """What is asked of a model that is to say how likely each token is after those before it."""
+    number: dict[tuple[int, ...], int] = {}
+    owner = [number.setdefault(tuple(text[:at]), len(number)) for text in strings for at in range(1, len(text))]
+    token = [token for text in strings for token in text[1:]]
+    return Following(list(number), np.array(owner, dtype=np.int64), np.array(token, dtype=np.int64))
+
+
 class Reader:
     """A causal transformers model without its head, read down to some of its layers.
 

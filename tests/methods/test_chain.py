@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.command import tokenadapt
 from tests.methods.problems import TinyModel, make_problem
-from tokenadapt.methods.chain import chain, log_rest
+from tokenadapt.methods import piece_odds
+from tokenadapt.methods.chain import chain
+from tokenadapt.methods.piece_odds import log_rest
 from tokenadapt.methods.pieces import pieces
 from tokenadapt.plan import missing_rows
 
@@ -49,3 +52,36 @@ def test_without_the_rest_and_all_spread_it_is_the_mean_of_the_pieces():
     problem = problem_of()
     got = missing_rows(problem.table, chain(problem, rest=0, spread=1), 0, 2)
     torch.testing.assert_close(got, missing_rows(problem.table, pieces(problem), 0, 2))
+
+
+class Counting(TinyModel):
+    """Which strings were read."""
+
+    def log_probs(self, sequences):
+        self.asked = [*getattr(self, "asked", ()), *sequences]
+        return super().log_probs(sequences)
+
+
+def test_a_later_run_reads_the_rest_from_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("TOKENADAPT_CACHE", str(tmp_path))
+    monkeypatch.setattr(piece_odds, "FLUSH", 1)
+    problem = problem_of()
+    model = Counting(problem.table.tensor)
+    first = log_rest(replace(problem, model=model))
+    assert model.asked == [(1, 2, 3), (3, 2)]  # `a` alone has no rest
+    again = Counting(problem.table.tensor)
+    assert np.array_equal(log_rest(replace(problem, model=again)), first)
+    assert not hasattr(again, "asked")
+    other = Counting(problem.table.tensor + 1)
+    log_rest(replace(problem, model=other))
+    assert len(other.asked) == 2
+    shown = tokenadapt("cache")
+    assert shown.code == 0
+    assert shown.out.count(piece_odds.TITLE) == 4  # two models, by space and by what made it
+
+
+def test_numbers_of_the_cache_are_as_good_as_float32():
+    values = [-0.0001234567, -12.345678, -1234.5678, -1e9]
+    stored = piece_odds._in_two(values).astype(np.float16).astype(np.float64).sum(axis=1)
+    np.testing.assert_allclose(stored[:3], values[:3], rtol=1e-5, atol=1e-7)
+    assert stored[3] == -6e4

@@ -7,6 +7,7 @@ import numpy as np
 from tokenadapt.finishing import bias_direction
 from tokenadapt.methods import ragged
 from tokenadapt.methods.options import NonNegative, Share
+from tokenadapt.methods.piece_odds import log_rest
 from tokenadapt.methods.pieces import pieces, readable
 from tokenadapt.plan import Dense, Plan, Problem, missing_rows
 
@@ -15,9 +16,9 @@ def chain(problem: Problem, *, rest: NonNegative = 0.6, spread: Share = 0.5) -> 
     """Output row: (1 - `spread`) first piece + `spread` mean of pieces, biased by `rest` times log P(rest | first).
 
     P(s | h) = P(p1 | h) P(p2 | p1, h) ...: the first factor is the first piece's own logit. The others are taken from
-    the source model without h, after the token that begins a text, and so are too harsh: a word that fits is likelier
-    in context, which `rest` below 1 allows for. The bias goes along the direction in which all states agree. Input
-    rows, to which the rule does not speak, are the mean of the pieces.
+    the source model without h, after the token that begins a text (and kept in the cache), and so are too harsh: a
+    word that fits is likelier in context, which `rest` below 1 allows for. The bias goes along the direction in which
+    all states agree. Input rows, to which the rule does not speak, are the mean of the pieces.
     """
     mean = pieces(problem)
     if problem.role == "input":  # of two tables; the one table of a tied result has the role output
@@ -33,16 +34,3 @@ def chain(problem: Problem, *, rest: NonNegative = 0.6, spread: Share = 0.5) -> 
     )  # fmt: skip
     rows = missing_rows(problem.table, mixed, 0, len(cut.counts))
     return Dense(rows, mixed.empty)  # a bias that the model's own states made is nothing that a saved plan could repeat
-
-
-def log_rest(problem: Problem) -> np.ndarray:
-    """Log-probability of each missing token's further pieces given those before: (M,), 0 for one piece."""
-    assert problem.model is not None
-    cut = readable(problem)
-    several = np.flatnonzero(cut.counts > 1)
-    runs = [cut.piece[cut.start[j] : cut.start[j + 1]].tolist() for j in several]
-    start = [problem.source.roles[role] for role in ("bos", "eos") if role in problem.source.roles][:1]
-    out = np.zeros(len(cut.counts))
-    for j, logs in zip(several, problem.model.log_probs([start + run for run in runs]), strict=True):
-        out[j] = float(logs[len(start) :].sum())
-    return out
