@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tokenadapt.choice import Choice, choose
 from tokenadapt.methods import Chosen, parse_method
-from tokenadapt.methods.auto import needs_of
+from tokenadapt.methods.within import needs_of
 from tokenadapt.needs import check_needs
 from tokenadapt.recipe import TransplantOptions, read_recipe, shipped, with_recipe
 

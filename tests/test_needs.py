@@ -31,9 +31,25 @@ def test_a_corpus_or_donor_that_is_missing(run, role, tmp_path):
         assert error.hint == f"Add {how}, or choose a method that does without."
 
 
+@pytest.mark.parametrize("outer", ["auto:of={}", "auto:of=ends+{}+length", "classes:two={}", "classes:rest={}"])
+@pytest.mark.parametrize("role", ["method", "output_method", "fallback"])
+def test_what_a_method_names_needs_is_missing_too(outer, role, tmp_path):
+    for name, how in NEEDY.items():
+        error = refusal(transplant, tmp_path, **{role: outer.format(name)})
+        assert f"The method {name} needs" in error.message
+        assert how in error.hint
+    error = refusal(transplant, tmp_path, **{role: outer.format("trans")})
+    assert "trans needs a file" in error.message
+    for name in NEEDY:
+        error = refusal(transplant, tmp_path, **{role: outer.format(name)}, corpus=("text.txt",), donor="donor")
+        assert name not in error.message
+
+
 @pytest.mark.parametrize(
     ("method", "message", "hint"),
     [
+        ("auto:of=ends+ofa:vectors=none.vec", "no file none.vec, which the method ofa is to read (vectors)", "path"),
+        ("classes:two=merg", "no method 'merg'", "Choose one of"),
         ("trans", "trans needs a file, and none of its options table and parallel names one", "trans:table=PATH or"),
         ("trans:table=none.tsv", "no file none.tsv, which the method trans is to read (table)", "path"),
         ("wechsel:source=a.vec", "wechsel cannot do without target", "Write wechsel:source=a.vec,target=PATH."),

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokenadapt.methods.auto import needs_of
 from tokenadapt.methods.halves import Runs
 from tokenadapt.methods.hiding import hide
 from tokenadapt.methods.make import make_rows
 from tokenadapt.methods.options import parse_method
 from tokenadapt.methods.own_text import LENGTH, prompts
+from tokenadapt.methods.within import needs_of
 from tokenadapt.plan import Dense, Model, Plan, Problem, Space, Table, missing_rows, rows_at_once
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.vocab.segment import measured

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tokenadapt.methods import Chosen, parse_method
-from tokenadapt.methods.auto import needs_of
 from tokenadapt.methods.options import parameters
 from tokenadapt.methods.registry import find
+from tokenadapt.methods.within import needs_of
 from tokenadapt.plan import Role
 from tokenadapt.recipe import TransplantOptions
 from tokenadapt.spaces.open import check_spec

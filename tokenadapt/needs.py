@@ -9,18 +9,20 @@ from tokenadapt.errors import RequestError
 from tokenadapt.methods import Chosen
 from tokenadapt.methods.options import parameters
 from tokenadapt.methods.registry import find, lacks
+from tokenadapt.methods.within import within
 from tokenadapt.recipe import TransplantOptions
 
 
 def check_needs(choice: Choice, options: TransplantOptions) -> None:
-    """Raise RequestError where a method lacks a corpus, a donor or a file. Nothing is read."""
-    for chosen in (*choice.methods.values(), choice.fallback):
-        needs = find(chosen.name).needs
-        if "corpus" in needs and not options.corpus:
-            raise lacks(chosen.name, "corpus")
-        if "donor" in needs and not options.donor:
-            raise lacks(chosen.name, "donor")
-        _check_files(chosen)
+    """Raise RequestError where a method, or one that it names, lacks a corpus, a donor or a file. Nothing is read."""
+    for asked in (*choice.methods.values(), choice.fallback):
+        for chosen in within(asked):
+            needs = find(chosen.name).needs
+            if "corpus" in needs and not options.corpus:
+                raise lacks(chosen.name, "corpus")
+            if "donor" in needs and not options.donor:
+                raise lacks(chosen.name, "donor")
+            _check_files(chosen)
 
 
 def _check_files(chosen: Chosen) -> None:

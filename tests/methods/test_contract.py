@@ -31,6 +31,7 @@ LIBRARY = {"focus": "gensim"}  # optional extras
 FOLDER = TemporaryDirectory()
 SMALL = {"focus": {"min_count": 1, "dim": 8}, "align": {"texts": 9}}
 SMALL["tokalign"] = {"min_count": 1, "dim": 4, "epochs": 2, "pivots": 3}
+SMALL["classes"] = {"rest": "length", "two_inside": "ends", "more_inside": "normal"}
 SMALL["cw2v"] = {"min_count": 1, "rank": 3, "steps": 5, "batch": 16, "k": 4}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from tokenadapt.errors import RequestError
 from tokenadapt.methods.make import run
 from tokenadapt.methods.options import Chosen, NonNegative, parse_method
-from tokenadapt.methods.registry import Need, find
+from tokenadapt.methods.registry import find
 from tokenadapt.plan import Dense, Plan, Problem
 
 CANDIDATES = "pieces+length+ends+learned+hybrid"
@@ -67,14 +67,6 @@ def candidates(of: str) -> tuple[Chosen, ...]:
             raise RequestError("The method auto cannot choose itself.", f"Name other methods: of={CANDIDATES}.")
         named[str(chosen)] = chosen
     return tuple(named.values())
-
-
-def needs_of(chosen: Chosen) -> set[Need]:
-    """What a method asks for; for `auto` also what its candidates do."""
-    asked = {*find(chosen.name).needs}
-    if chosen.name == "auto":
-        asked.update(*(find(each.name).needs for each in candidates(chosen.options.get("of", CANDIDATES))))
-    return asked
 
 
 def spread(gain: np.ndarray) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -25,6 +27,57 @@ def fill(table: Table, made: Plan | Dense, more: Plan | Dense, hole: Ids) -> Pla
         empty[hole] = more.empty
     wanted = [one.primitives for one in (made, more) if isinstance(one, Dense) and one.primitives is not None]
     return Dense(rows, empty, wanted[0] if wanted else None)
+
+
+def select(table: Table, made: Sequence[Plan | Dense], which: Ids) -> Plan | Dense:
+    """Row j from `made[which[j]]`; all are of the same tokens."""
+    plans = [one for one in made if isinstance(one, Plan)]
+    if len(plans) == len(made) and all(_fit(one, other) for one, other in combinations(plans, 2)):
+        return _select_plan(plans, which)
+    rows, empty = torch.zeros(len(which), table.shape[1]), np.zeros(len(which), dtype=bool)
+    for first in range(0, len(which), BLOCK_ROWS):
+        part = which[first : first + BLOCK_ROWS]
+        for number in np.unique(part).tolist():
+            here = np.flatnonzero(part == number)
+            found = missing_rows(table, made[number], first, first + len(part))
+            rows[torch.from_numpy(first + here)] = found[torch.from_numpy(here)]
+    for number, one in enumerate(made):
+        if one.empty is not None:
+            empty |= (which == number) & one.empty
+    wanted = [one.primitives for one in made if isinstance(one, Dense) and one.primitives is not None]
+    return Dense(rows, empty, wanted[0] if wanted else None)
+
+
+def _select_plan(plans: Sequence[Plan], which: Ids) -> Plan:
+    counts = np.stack([np.diff(plan.start) for plan in plans])[which, np.arange(len(which))]
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    source, weight = np.empty(start[-1], np.int64), np.empty(start[-1], np.float32)
+    for number, plan in enumerate(plans):
+        size = np.diff(plan.start)
+        taken = np.repeat(which == number, size)
+        moved = np.repeat(start[:-1] - plan.start[:-1], size) + np.arange(len(plan.source_id))
+        source[moved[taken]], weight[moved[taken]] = plan.source_id[taken], plan.weight[taken]
+
+    def per_row(name: Literal["scale", "bias"], neutral: float) -> NDArray[np.float32] | None:
+        given = [getattr(plan, name) for plan in plans]
+        if all(one is None for one in given):
+            return None
+        filled = [np.full(len(which), neutral, np.float32) if one is None else one for one in given]
+        return np.stack(filled)[which, np.arange(len(which))]
+
+    def shared(name: Literal["shift", "direction", "mean"]) -> NDArray[np.float32] | None:
+        return next((found for plan in plans if (found := getattr(plan, name)) is not None), None)
+
+    return Plan(
+        start,
+        source,
+        weight,
+        scale=per_row("scale", 1.0),
+        shift=shared("shift"),
+        bias=per_row("bias", 0.0),
+        direction=shared("direction"),
+        mean=shared("mean"),
+    )
 
 
 def as_rows(table: Table, made: Plan | Dense) -> torch.Tensor:

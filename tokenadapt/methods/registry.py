@@ -98,6 +98,7 @@ METHODS: Final[dict[str, Method]] = {
         Method(
             "auto", "the method that does least harm to old tokens that are hidden", "this project", ("model",), "auto"
         ),
+        Method("classes", "other methods, by how many pieces a token has", "this project", (), "classes"),
         Method("merge", "means down the target's merge tree", "Yamaguchi et al. 2024, arXiv:2406.11477", (), "merge"),
         Method(
             "align",
