@@ -12,6 +12,7 @@ import argparse
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 KINDS = (
@@ -41,7 +42,7 @@ def spans(bench: Any) -> Iterator[tuple[str, float, float]]:
     from tokenadapt.calibration.objectives.bytes_ import span_sums
 
     texts = [Text(text, f"text {number}") for number, text in enumerate(bench.data.held_out)]
-    lesson = bench.lesson
+    lesson = with_layers_of_source(bench)
     with torch.no_grad():
         for batch in lesson.batches(make_examples(texts, *bench.readers)):
             view, count = lesson.view(batch), len(batch.student.shared)
@@ -58,6 +59,15 @@ def spans(bench: Any) -> Iterator[tuple[str, float, float]]:
                 if whole:
                     yield kind(ours, theirs, fresh, plain), needed[0][place], needed[1][place]
                 plain = ours == theirs == 1 and not fresh
+
+
+def with_layers_of_source(bench: Any) -> Any:
+    """The lesson with a teacher whose layers are the source's own: the folder's may have been trained too."""
+    from tokenadapt.calibration.body import open_body
+    from tokenadapt.calibration.speaker import Speaker
+
+    body = open_body(bench.pair.source.folder, bench.dtype, bench.group.device)
+    return replace(bench.lesson, teacher=Speaker(body, bench.people.teacher.tables()))
 
 
 def main() -> None:

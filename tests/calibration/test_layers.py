@@ -45,8 +45,19 @@ def test_trained_layers_are_written_and_verified(swapped, corpus, tmp_path, trai
     wanted = "norm" if train == "rows+norms" else "proj"
     assert all(wanted in name or "embed" in name or "lm_head" in name for name in changed)
     assert any(wanted in name for name in changed)
+    named = dataclasses.replace(options((None, tmp_path / "out"), corpus, tmp_path / "again"), source=str(swapped[0]))
     with pytest.raises(RequestError, match="not its source's any more"):
-        calibrate(options((None, tmp_path / "out"), corpus, tmp_path / "again"))
+        calibrate(named)
+
+
+def test_a_wider_adapter_has_a_smaller_rate(tied_swap, corpus, tmp_path):
+    rates = []
+    for rank in (4, 8):
+        request = dataclasses.replace(options(tied_swap, corpus, tmp_path / "out", train="lora"), lora_rank=rank)
+        people = set_up(open_pair(request), request, join("cpu")).people
+        rates.append([group["lr"] for group in people.trained.groups(1.0)])
+    assert rates[0][0] == rates[1][0]  # of the table
+    assert rates[0][1] == pytest.approx(2 * rates[1][1])
 
 
 def test_an_adapter_that_is_kept_apart_loads_with_peft(tied_swap, corpus, tmp_path):

@@ -67,6 +67,7 @@ class Body:
         _drop_tables(model)
         self.core.requires_grad_(False).eval()
         self._attention = _attention_modules(self.core)
+        self._layers = _layer_modules(self.core, self.depth)
         self.changes: Undoing = Unchanged()
 
     def as_teacher(self) -> AbstractContextManager[None]:
@@ -105,6 +106,26 @@ class Body:
             raise RequestError("No attention modules were found in this model.", "Leave out the objective attention.")
         return max(1, round(min(1.0, share) * len(self._attention)))
 
+    def read_to(self, layer: int, embedded: Tensor) -> Tensor:
+        """States at an index of hidden_states; the layers behind it are not run where the model lists its layers."""
+        behind = self._layers[layer] if 0 < layer < len(self._layers) else None
+        if behind is None:
+            return self.read(embedded, Asked(layers=(layer,))).layers[layer]
+        caught: list[Tensor] = []
+
+        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            caught.append(args[0] if args else kwargs["hidden_states"])
+            raise _FarEnoughError
+
+        hook = behind.register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            self.read(embedded)
+        except _FarEnoughError:
+            pass
+        finally:
+            hook.remove()
+        return caught[0]
+
     def read(self, embedded: Tensor, asked: Asked = Asked()) -> Reading:  # frozen
         """Run the layers over rows of a table, padded on the right: (B, T, D). No mask: padding is seen by nobody."""
         caught: list[Tensor] = []
@@ -122,6 +143,16 @@ def open_body(folder: Path, dtype: torch.dtype, device: torch.device, *, trust_r
     """Load a checkpoint's layers."""
     model = forward.load_model(folder, "causal", dtype, trust_remote_code=trust_remote_code)
     return Body(model.to(device))
+
+
+class _FarEnoughError(Exception):
+    """Leaves a reading early."""
+
+
+def _layer_modules(core: nn.Module, depth: int) -> list[nn.Module]:
+    """The layers in order, where the model holds them in one list; else none."""
+    found = [module for module in core.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
+    return list(found[0]) if len(found) == 1 else []
 
 
 @contextmanager

@@ -23,10 +23,9 @@ import torch
 from torch import Tensor
 
 from tokenadapt.calibration.batches import Batch
-from tokenadapt.calibration.body import Asked
 from tokenadapt.calibration.ends import Ends
 from tokenadapt.calibration.examples import Example
-from tokenadapt.calibration.head import blocks
+from tokenadapt.calibration.expected import Evidence, Expected, slopes
 from tokenadapt.calibration.lesson import Lesson
 from tokenadapt.calibration.speaker import Speaker
 from tokenadapt.calibration.split import SplitTable
@@ -52,14 +51,6 @@ class Step:
     bits_per_byte: float
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Final states of the student, and the columns (in the head's compact order) of the tokens that came next."""
-
-    states: Tensor  # (N, D) float32
-    column: Tensor  # (N,)
-
-
 def fit_closed_form(
     lesson: Lesson,
     ends: Ends,
@@ -72,46 +63,58 @@ def fit_closed_form(
 
     The first entry is where they began.
     """
-    ways = _ways(lesson, ends, examples)
     steps = [Step("as it came", 1.0, judge(lesson, judges))]
+    ways = _ways(lesson, ends, examples)
     with progress.stage("closed form", len(ways), "steps") as advance:
-        for name, take, strengths in ways:
+        for way in ways:
             before, best = trained.snapshot(), steps[-1].bits_per_byte
-            take()
+            way.take()
             after, chosen = trained.snapshot(), 0.0
-            for strength in strengths:
+            for strength in way.strengths:
                 trained.load(_between(before, after, strength))
                 found = judge(lesson, judges)
                 if found >= best:
-                    if chosen:
-                        break  # the best lies behind
-                    continue
+                    break  # farther is worse still
                 chosen, best = strength, found
             trained.load(_between(before, after, chosen))
-            steps.append(Step(name, chosen, best))
+            steps.append(Step(way.name, chosen, best))
             advance(1)
     return tuple(steps)
 
 
-Way = tuple[str, Callable[[], None], tuple[float, ...]]
+@dataclass(frozen=True)
+class Way:
+    """A step: what changes the rows, and how much of the change is tried, from little to much."""
+
+    name: str
+    take: Callable[[], None]
+    strengths: tuple[float, ...]
 
 
 def _ways(lesson: Lesson, ends: Ends, examples: Sequence[Example]) -> list[Way]:
-    """The steps in order: name, what changes the rows, and how much of the change is tried."""
+    """The steps in order."""
     student = lesson.student
+    tied = student.input is student.output
+    seen: list[Evidence] = []
+
+    def evidence() -> Evidence:
+        """Read once where two tables are: output rows do not move states."""
+        if tied or not seen:
+            seen[:] = [collect(lesson, examples)]
+        return seen[0]
 
     def first_pieces() -> None:
         ends.set_rows(student.output, "output", "first")
-        add_biases(student, collect(lesson, examples))
+        add_biases(student, evidence())
 
-    made: list[Way] = [
-        ("last pieces", lambda: ends.set_rows(student.input, "input", "last"), (0.8, 0.6, 0.4, 0.2)),
-        ("input rows", lambda: move_inputs(lesson, examples), (0.3, 0.1)),
-        ("bias", lambda: add_biases(student, collect(lesson, examples)), (1.0,)),
-        ("output rows", lambda: newton_step(student, collect(lesson, examples)), (1.0, 0.3, 0.1)),
+    made = [
+        Way("last pieces", lambda: ends.set_rows(student.input, "input", "last"), (0.2, 0.4, 0.6, 0.8)),
+        Way("input rows", lambda: move_inputs(lesson, examples), (0.1, 0.3)),
+        Way("bias", lambda: add_biases(student, evidence()), (1.0,)),
+        Way("output rows", lambda: newton_step(student, evidence()), (0.1, 0.3, 1.0)),
     ]
-    if student.input is not student.output:  # else the same rows are read, and the last piece has been weighed
-        made.insert(2, ("first pieces", first_pieces, (1.0, 0.6, 0.3)))
+    if not tied:  # else the same rows are read, and the last piece has been weighed
+        made.insert(2, Way("first pieces", first_pieces, (0.3, 0.6, 1.0)))
     return made
 
 
@@ -156,10 +159,10 @@ def move_inputs(lesson: Lesson, examples: Sequence[Example]) -> None:
 
 def _lacking(lesson: Lesson, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
     """New tokens at shared positions: their trained rows (n,), and teacher minus student there (n, D)."""
-    asked, table = Asked(layers=(layer,)), lesson.student.input
-    ours = lesson.student.read(batch.student.ids, asked).layers[layer].flatten(0, 1)
+    table = lesson.student.input
+    ours = lesson.student.read_to(layer, batch.student.ids).flatten(0, 1)
     with lesson.teacher.body.as_teacher():
-        theirs = lesson.teacher.read(batch.teacher.ids, asked).layers[layer].flatten(0, 1)
+        theirs = lesson.teacher.read_to(layer, batch.teacher.ids).flatten(0, 1)
     ids = batch.student.ids.flatten()[batch.student.shared]
     new = lesson.is_new[ids]
     place = table.place[ids[new]] - len(table.frozen)
@@ -169,15 +172,14 @@ def _lacking(lesson: Lesson, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def add_biases(student: Speaker, evidence: Evidence) -> None:
     """One bias per trained row, from expected against seen counts."""
-    table, scale = student.output, student.head.shape.scale
+    table = student.output
     direction = bias_direction(evidence.states.cpu()).to(table.trained)
-    seen = _counts(table, evidence)
+    along, seen = evidence.states @ direction, _counts(table, evidence)
+    expected = Expected.of(student, evidence.states)
+    bias = torch.zeros_like(seen)
     for _ in range(_ROUNDS):
-        expected = torch.zeros_like(seen)
-        for part in blocks(len(evidence.states), student.head.block):
-            expected += _new_probabilities(student, evidence.states[part]).sum(0)
-        bias = torch.log((seen + _PRIOR) / (expected + _PRIOR)) / scale
-        table.trained.add_(bias[:, None] * direction)
+        bias += torch.log((seen + _PRIOR) / (expected.counts(bias, along) + _PRIOR))
+    table.trained.add_(bias[:, None] * direction / student.head.shape.scale)
 
 
 @torch.no_grad()
@@ -185,27 +187,15 @@ def newton_step(student: Speaker, evidence: Evidence) -> None:
     """One damped Newton step of the cross-entropy over the trained output rows."""
     table, states = student.output, evidence.states
     count = len(table.frozen)
-    slope = torch.zeros_like(table.trained)
-    expected = torch.zeros(len(table.trained), device=states.device)
-    for part in blocks(len(states), student.head.block):
-        found = _new_probabilities(student, states[part])
-        expected += found.sum(0)
-        slope -= found.T @ states[part]
+    expected, slope = slopes(student, states)
     new = evidence.column >= count
-    slope.index_add_(0, evidence.column[new] - count, states[new])
+    slope.neg_().index_add_(0, evidence.column[new] - count, states[new])
     moment = (states.T @ states / len(states)).double()
     values, vectors = torch.linalg.eigh(moment)
     values, vectors = values.clamp(min=0).float(), vectors.float()
     ridge = _DAMPING * float(values.mean())
     curvature = (expected + _counts(table, evidence))[:, None] / 2 * values + ridge
     table.trained.add_(((slope @ vectors) / curvature) @ vectors.T / student.head.shape.scale)
-
-
-def _new_probabilities(student: Speaker, states: Tensor) -> Tensor:
-    """Probabilities of the trained tokens: (n, M)."""
-    table = student.output
-    logits = student.head.logits(states.to(table.frozen.dtype))
-    return logits.sub_(logits.logsumexp(1, keepdim=True)).exp_()[:, len(table.frozen) :]
 
 
 def _counts(table: SplitTable, evidence: Evidence) -> Tensor:

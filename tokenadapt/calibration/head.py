@@ -33,10 +33,14 @@ class SplitHead:
         self.table, self.shape = table, shape
         self.block = block or max(1, HEAD_BYTES // (4 * table.rows))
 
-    def logits(self, states: Tensor) -> Tensor:
-        """Float32 logits (n, V) in compact order; differentiable, for small blocks of positions."""
+    def logits(self, states: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Float32 logits (n, V) in compact order; differentiable, for small blocks of positions.
+
+        `rows` are the trained rows in the type of the states, for who asks for many blocks.
+        """
         table = self.table
-        return _block(states, table.frozen, table.trained.to(states.dtype), table.bias, self.shape)
+        rows = table.trained.to(states.dtype) if rows is None else rows
+        return _block(states, table.frozen, rows, table.bias, self.shape)
 
     def log_probs(self, states: Tensor, ids: Tensor) -> Tensor:
         """Natural-log probability of one token id per state: (n,)."""

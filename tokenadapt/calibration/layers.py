@@ -16,6 +16,8 @@ from tokenadapt.checkpoint.source import SourceCheckpoint
 from tokenadapt.errors import MissingExtraError, RequestError
 
 ADAPTER: Final = "adapter"  # the folder of adapters that are kept apart
+_RATE: Final = 0.12  # by what a table's rate is multiplied for norms, and for adapters of the usual rank
+_RANK: Final = 16  # that rank: all numbers of an adapter step together, so that a wider one goes farther
 
 
 class Changes(Protocol):
@@ -26,6 +28,11 @@ class Changes(Protocol):
         """By the names of the body's parameters."""
         ...
 
+    @property
+    def rate(self) -> float:
+        """By what a table's rate is multiplied for them."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """What the checkpoint's tensors have become, by the names of the body's parameters."""
         ...
@@ -33,6 +40,8 @@ class Changes(Protocol):
 
 class Norms:
     """All weights of the layers' norms."""
+
+    rate = _RATE
 
     def __init__(self, body: Body) -> None:
         found = {
@@ -75,6 +84,7 @@ class Lora:
         except ImportError:
             raise MissingExtraError("--train lora", "peft", "lora") from None
         torch.manual_seed(seed)  # adapters begin at random
+        self.rate = _RATE * _RANK / rank
         self.config = peft.LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules="all-linear")
         self.prefix = body.prefix
         peft.inject_adapter_in_model(self.config, body.core)

@@ -93,6 +93,17 @@ def open_pair(options: CalibrationOptions, progress: Progress = SILENT) -> Pair:
         return _with_true_copies(pair)
 
 
+def refuse_other_layers(pair: Pair) -> None:
+    """RequestError where a calibration changed layers: teacher and student could not share them."""
+    told = pair.manifest.calibrations if pair.manifest is not None else ()
+    changed = [str(one.get("train")) for one in told if one.get("train") in _OTHER_LAYERS]
+    if changed:
+        raise RequestError(
+            f"{pair.folder} was calibrated with --train {changed[0]}: its layers are not its source's any more.",
+            "Start from the transplant, or from a calibration of rows.",
+        )
+
+
 def _find_source(options: CalibrationOptions, folder: Path, manifest: Manifest | None) -> Path:
     if options.source:
         return locate(options.source, "model")
@@ -100,12 +111,6 @@ def _find_source(options: CalibrationOptions, folder: Path, manifest: Manifest |
         raise RequestError(
             f"{options.folder} has no {FILE} that names its source model.",
             "Name the model that it was made from: --source MODEL (a folder or a Hub id).",
-        )
-    changed = [str(one.get("train")) for one in manifest.calibrations if one.get("train") in _OTHER_LAYERS]
-    if changed:
-        raise RequestError(
-            f"{options.folder} was calibrated with --train {changed[0]}: its layers are not its source's any more.",
-            "Start from the transplant, or from a calibration of rows.",
         )
     spec = manifest.source.spec
     for place in (Path(spec), folder.resolve().parent / spec):

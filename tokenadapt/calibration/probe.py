@@ -16,7 +16,7 @@ from tokenadapt.calibration.group import Group, join
 from tokenadapt.calibration.lesson import memory_named
 from tokenadapt.calibration.loop import Loop, Tools
 from tokenadapt.calibration.options import CalibrationOptions
-from tokenadapt.calibration.pair import open_pair
+from tokenadapt.calibration.pair import open_pair, refuse_other_layers
 from tokenadapt.errors import RequestError
 from tokenadapt.progress import SILENT, Progress
 
@@ -72,6 +72,7 @@ def probe(folders: Sequence[str], options: CalibrationOptions, progress: Progres
 
 def _probe(options: CalibrationOptions, group: Group, progress: Progress) -> tuple[Probed, str]:
     pair = open_pair(options, progress)
+    refuse_other_layers(pair)
     with memory_named(options.batch_tokens):
         bench = set_up(pair, options, group, progress)
         tools = Tools(

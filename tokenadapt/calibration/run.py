@@ -15,7 +15,7 @@ from tokenadapt.calibration.loop import Ended, Loop, Tools
 from tokenadapt.calibration.objectives.terms import parse_terms
 from tokenadapt.calibration.options import CalibrationOptions
 from tokenadapt.calibration.outcome import Calibrated
-from tokenadapt.calibration.pair import Pair, open_pair
+from tokenadapt.calibration.pair import Pair, open_pair, refuse_other_layers
 from tokenadapt.calibration.result import changed_by, check_result, finish_result, write_result
 from tokenadapt.calibration.state import Desk, RunState
 from tokenadapt.errors import RequestError
@@ -33,6 +33,7 @@ def calibrate(options: CalibrationOptions, progress: Progress = SILENT) -> Calib
     group = join(options.device)
     progress = progress if group.first else SILENT
     pair = open_pair(options, progress)
+    refuse_other_layers(pair)
     check_destination(output, overwrite=options.overwrite, inputs=(pair.folder, pair.source.folder))
     desk = Desk.of(output)
     with desk.held() if group.first else nullcontext():

@@ -44,6 +44,10 @@ class Speaker(nn.Module):
         """Read token ids (B, T)."""
         return self.body.read(self.input.lookup(ids), asked)
 
+    def read_to(self, layer: int, ids: Tensor) -> Tensor:
+        """What the layer by that index in hidden_states holds after ids (B, T): (B, T, D)."""
+        return self.body.read_to(layer, self.input.lookup(ids))
+
     def forward(self, input_ids: Tensor, **given: Any) -> CausalLMOutput:
         """Logits in the order of ids, as transformers' models give them."""
         states = self.base_model(input_ids=input_ids, **given)[0]

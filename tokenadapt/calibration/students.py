@@ -45,7 +45,7 @@ def open_class(
     teacher.requires_grad_(False)
     changes = _changes(body, options)
     more = {} if changes is None else {f"layers.{name}": value for name, value in changes.parameters.items()}
-    return Class(body, student, teacher, Trained(student, more), changes)
+    return Class(body, student, teacher, Trained(student, more, 1.0 if changes is None else changes.rate), changes)
 
 
 def _changes(body: Body, options: CalibrationOptions) -> Changes | None:

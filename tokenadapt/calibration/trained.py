@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tokenadapt.calibration.speaker import Speaker
 
-_LAYERS: Final = 0.12  # by what a rate is multiplied for norms and adapters
-
 
 class Trained:
-    """Rows of the student's tables, and whatever else is trained."""
+    """Rows of the student's tables, and whatever else is trained, with `size` for the typical size of its numbers."""
 
-    def __init__(self, student: Speaker, more: Mapping[str, nn.Parameter] | None = None) -> None:
+    def __init__(self, student: Speaker, more: Mapping[str, nn.Parameter] | None = None, size: float = 1.0) -> None:
         rows = {f"rows.{role}": table.trained for role, table in student.tables().items()}
         self.parameters: dict[str, nn.Parameter] = {**rows, **(more or {})}
         self.tables = len(rows)
-        self.sizes = [table.size for table in student.tables().values()] + [_LAYERS] * len(more or {})
+        self.sizes = [table.size for table in student.tables().values()] + [size] * len(more or {})
 
     def in_order(self) -> list[nn.Parameter]:
         """The parameters in a fixed order."""
