@@ -12,8 +12,9 @@ from tokenadapt.errors import RequestError
 from tokenadapt.methods import mixture, stacked
 from tokenadapt.methods.learned import learned
 from tokenadapt.methods.mixture import Rules, fit
-from tokenadapt.methods.own_text import Observed, canonical, observe, read_again, written
+from tokenadapt.methods.own_text import Observed, canonical, observe, read_again, retell, written
 from tokenadapt.methods.pieces import end_piece, pieces
+from tokenadapt.methods.single_row import Cost, best_single, cost
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.plan import Dense, missing_rows
 
@@ -27,7 +28,7 @@ def bigram_problem(width=8, **more):
 
 
 def looked(problem, texts):
-    return observe(problem, learned(replace(problem, role="input")), texts)
+    return observe(problem, learned(replace(problem, role="input")), retell(problem, texts))
 
 
 def some_rules(problem, seen):
@@ -71,7 +72,7 @@ def test_a_space_that_the_target_puts_before_a_text_moves_no_place():
 def test_states_are_those_that_the_new_input_rows_leave():
     problem = bigram_problem()
     inputs = pieces(replace(problem, role="input"))
-    seen = observe(problem, inputs, 40)
+    seen = observe(problem, inputs, retell(problem, 40))
     assert len(seen.label) > 200
     assert (np.diff(seen.text) >= 0).all()
     model, source = problem.model, problem.alignment.source_id
@@ -84,7 +85,7 @@ def test_states_are_those_that_the_new_input_rows_leave():
     possible = torch.cat([possible, model.after[:1]])  # and after what begins a text
     for state in seen.states[::17]:
         assert torch.isclose(possible, state, atol=1e-6).all(1).any()
-    assert not torch.equal(seen.states, observe(problem, Dense(rows + 1), 40).states)
+    assert not torch.equal(seen.states, observe(problem, Dense(rows + 1), retell(problem, 40)).states)
 
 
 def test_texts_are_written_once(monkeypatch, tmp_path):
@@ -191,12 +192,50 @@ def test_input_rows_are_the_learned_ones_and_too_little_text_changes_nothing(cap
     torch.testing.assert_close(few.rows, as_input.rows)
 
 
-def test_a_tied_table_keeps_the_learned_rows_and_says_what_a_second_one_takes():
+def test_a_tied_table_says_what_a_second_one_would_bring(monkeypatch):
+    monkeypatch.setattr(stacked, "FEWEST", 50)
     told = Notes()
     problem = bigram_problem(width=2500, progress=told)
-    tied = stacked.stacked(replace(problem, tied=True))
-    assert "--untie fits output rows of their own, in 0.1 MB more" in told.lines[-1]  # 9 rows of 2,500 floats
-    torch.testing.assert_close(tied.rows, stacked.stacked(replace(problem, role="input")).rows)
+    problem.model.tied = True
+    tied = stacked.stacked(replace(problem, tied=True), texts=200)
+    assert "with --untie" in told.lines[-1]
+    assert told.lines[-1].endswith("in 0.1 MB more")  # 9 rows of 2,500 floats
+    assert tied.rows.shape == (4, 2500)
+
+
+def test_a_single_row_goes_towards_the_fitted_one_only_where_texts_say_so():
+    problem = bigram_problem(tied=True)
+    problem.model.tied = True
+    told = retell(problem, 200)
+    truth = Dense(torch.zeros(4, problem.width))
+    worse = Dense(torch.full((4, problem.width), 30.0))
+    assert best_single(problem, truth, worse, told) is truth
+    taken = best_single(problem, worse, truth, told)
+    torch.testing.assert_close(taken.rows, torch.full((4, problem.width), 15.0))  # half of the way, the most there is
+
+
+def test_the_cost_of_texts_is_that_of_the_whole_new_vocabulary():
+    problem = bigram_problem()
+    inputs = pieces(replace(problem, role="input"))
+    told = retell(problem, 40)
+    seen = observe(problem, inputs, told)
+    outputs = pieces(problem)
+    found = cost(problem, inputs, outputs, told)
+    assert found.nats.mean() == pytest.approx(
+        brute_loss(problem, missing_rows(problem.table, outputs, 0, 4), seen), rel=1e-5
+    )
+    assert found.nbytes == sum(len(NEW[label]) for label in seen.label)
+    assert found.bits_per_byte == pytest.approx(found.nats.sum() / np.log(2) / found.nbytes)
+
+
+def test_less_is_clear_only_beyond_the_noise_between_texts():
+    text = np.repeat(np.arange(10), 2)
+    base = Cost(np.ones(20), text, 40)
+    assert Cost(np.full(20, 0.9), text, 40).clearly_below(base)
+    assert not base.clearly_below(base)
+    mixed = np.where(text % 2 == 0, 0.5, 1.4)  # less on the mean, more in every second text
+    assert not Cost(mixed, text, 40).clearly_below(base)
+    assert not Cost(np.zeros(2), np.zeros(2, int), 2).clearly_below(Cost(np.ones(2), np.zeros(2, int), 2))  # one text
 
 
 def test_the_method_says_better_what_the_model_writes(monkeypatch):

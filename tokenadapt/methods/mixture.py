@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokenadapt.methods.own_text import Observed
+from tokenadapt.methods.own_text import HELD_OUT, Observed, chosen_rows
 from tokenadapt.plan import Dense, Plan, Table, missing_rows, rows_at_once
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.vocab.types import Alignment, Ids
@@ -21,6 +21,7 @@ POSITIONS: Final = 10_240
 PROBED: Final = 1024  # positions that say which missing tokens are likely
 RIDGE: Final = 1e-4  # nats per unit of squared distance from the first guess, per position
 CHUNK: Final = 1024
+LARGEST: Final = torch.finfo(torch.float16).max
 STEPS: Final = 80
 
 
@@ -82,7 +83,7 @@ class Scene:
     """Everything that the loss needs, once: logits of rivals and of labels under each rule."""
 
     copied: torch.Tensor  # (n,) log-sum-exp over copied tokens
-    rival: torch.Tensor  # (rules, n, S) logits of the rivals, each rule about the centre
+    rival: torch.Tensor  # (rules, n, S) float16: logits of the rivals, each rule about the centre
     offset: torch.Tensor  # (n,) logit of the centre
     correction: torch.Tensor  # (S,) minus the log of how often a rival was to be expected
     rival_group: torch.Tensor
@@ -100,7 +101,7 @@ def fit(rules: Rules, alignment: Alignment, seen: Observed, *, seed: int, progre
     The first guess is the first rule alone, without bias. Missing tokens are many: a sample of them, drawn by how
     likely the first guess makes them, stands for all in the normaliser (importance sampling, Bengio and Senecal 2008).
     """
-    held = seen.text % 10 == 0
+    held = seen.text % HELD_OUT == 0
     drawn = np.random.default_rng(seed)
     teach, check = (_some(np.flatnonzero(part), count, drawn) for part, count in ((~held, POSITIONS), (held, 2048)))
     with progress.stage("fit the rules to the model's own texts", STEPS, "steps") as advance:
@@ -144,7 +145,7 @@ def _rivals(rules: Rules, alignment: Alignment, seen: Observed, drawn: np.random
     """Missing tokens drawn with replacement, (S,), and how often each was to be expected; few stand for themselves."""
     if len(rules.group) <= RIVALS:
         return np.arange(len(rules.group)), np.ones(len(rules.group))
-    copied = log_sum(rules.table, _copied(alignment), seen.states)
+    copied = log_sum(rules.table, old_ids(alignment), seen.states)
     mass = torch.zeros(len(rules.group), dtype=torch.float64)
     for first, last in rules.blocks():
         rows = missing_rows(rules.table, rules.made[0], first, last)
@@ -158,7 +159,7 @@ def _rivals(rules: Rules, alignment: Alignment, seen: Observed, drawn: np.random
     return index, RIVALS * share[index]
 
 
-def _copied(alignment: Alignment) -> Ids:
+def old_ids(alignment: Alignment) -> Ids:
     """The old row of each target token that has one."""
     return alignment.source_id[alignment.source_id >= 0]
 
@@ -182,14 +183,18 @@ def _scene(rules: Rules, alignment: Alignment, seen: Observed, rivals: Ids, expe
     label = place[seen.label]
     at = np.flatnonzero(label >= 0)
     wanted, where = np.unique(np.concatenate([rivals, label[at]]), return_inverse=True)
-    chosen = _gather(rules, wanted)
-    rival = torch.stack([seen.states @ rows[where[: len(rivals)]].T for rows in chosen])
+    chosen = [chosen_rows(rules.table, made, wanted) - rules.centre for made in rules.made]
+    rival = torch.empty(len(chosen), len(seen.states), len(rivals), dtype=torch.float16)
+    for rule, rows in zip(rival, chosen, strict=True):
+        for one in range(0, len(rule), CHUNK):
+            part = seen.states[one : one + CHUNK] @ rows[where[: len(rivals)]].T
+            rule[one : one + CHUNK] = part.clamp(-LARGEST, LARGEST)
     own = torch.stack([(seen.states[at] * rows[where[len(rivals) :]]).sum(1) for rows in chosen])
     offset = seen.states @ rules.centre
     old = np.flatnonzero(label < 0)
     rows = rules.table.rows(alignment.source_id[seen.label[old]]).float()
     return Scene(
-        copied=log_sum(rules.table, _copied(alignment), seen.states),
+        copied=log_sum(rules.table, old_ids(alignment), seen.states),
         rival=rival,
         offset=offset,
         correction=-torch.from_numpy(np.log(expected)).float(),
@@ -203,17 +208,6 @@ def _scene(rules: Rules, alignment: Alignment, seen: Observed, rivals: Ids, expe
     )
 
 
-def _gather(rules: Rules, index: Ids) -> list[torch.Tensor]:
-    """Rows of some missing tokens (ascending) by each rule: reads block by block."""
-    parts: list[list[torch.Tensor]] = [[] for _ in rules.made]
-    for first, last in rules.blocks():
-        inside = index[(index >= first) & (index < last)] - first
-        if len(inside):
-            for found, rows in zip(parts, rules.candidates(first, last), strict=True):
-                found.append(rows[torch.from_numpy(inside)])
-    return [torch.cat(found) for found in parts]
-
-
 @torch.inference_mode()
 def _loss(scene: Scene, rules: Rules, point: Floats) -> tuple[float, Floats]:
     """Mean cross-entropy in nats and its gradient."""
@@ -224,14 +218,14 @@ def _loss(scene: Scene, rules: Rules, point: Floats) -> tuple[float, Floats]:
     press = torch.zeros(len(lift), dtype=torch.float64)
     for at in range(0, n, CHUNK):
         part = slice(at, at + CHUNK)
-        logit = lift + scene.offset[part, None]
-        for rule, shares in zip(scene.rival, share, strict=True):
-            logit.addcmul_(rule[part], shares)  # seven times as fast as one einsum over the rules
+        logit, rival = lift + scene.offset[part, None], [rule[part].float() for rule in scene.rival]
+        for rule, shares in zip(rival, share, strict=True):
+            logit.addcmul_(rule, shares)  # seven times as fast as one einsum over the rules
         whole = torch.logaddexp(scene.copied[part], torch.logsumexp(logit, 1))
         total += float(whole.double().sum())
         chance = logit.sub_(whole[:, None]).exp_()
         press += chance.sum(0).double()
-        slope += torch.stack([(rule[part] * chance).sum(0) for rule in scene.rival]).double()
+        slope += torch.stack([rule.mul_(chance).sum(0) for rule in rival]).double()
     own_share = weight[scene.own_group].T
     own = (scene.own * own_share).sum(0) + scene.own_features @ bias + scene.offset[scene.own_at]
     total -= float(own.double().sum()) + scene.known

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tokenadapt.methods.pieces import readable
-from tokenadapt.plan import Dense, Model, Plan, Problem, missing_rows, rows_at_once
+from tokenadapt.plan import Dense, Model, Plan, Problem, Table, missing_rows, rows_at_once
 from tokenadapt.spaces.cache import content_key
 from tokenadapt.spaces.own import fingerprint
 from tokenadapt.spaces.shelf import shelf
@@ -18,6 +20,7 @@ from tokenadapt.vocab.types import ByteVocab, How, Ids
 
 LENGTH: Final = 72  # tokens of a text, its prompt included
 PROMPT: Final = 8  # pieces of a prompt at most
+HELD_OUT: Final = 10  # every tenth text judges what the others taught
 
 
 @dataclass(frozen=True)
@@ -33,38 +36,47 @@ class Observed:
         return Observed(self.states[torch.from_numpy(index)], self.label[index], self.text[index])
 
 
-def observe(problem: Problem, inputs: Plan | Dense, texts: int) -> Observed:
-    """Let the source model write `texts` texts, and read them with the target tokenizer and the input rows `inputs`.
+@dataclass(frozen=True)
+class Retold:
+    """A text of the source model's own in target tokens."""
+
+    number: int
+    ids: Ids  # (n + 1,) what begins the text is named by -1 less its old id
+    chosen: NDArray[np.bool_]  # (n,) of each token but the first: whether the model chose it, not the prompt
+
+
+def retell(problem: Problem, texts: int) -> list[Retold]:
+    """Let the source model write `texts` texts, and cut them into target tokens.
 
     A text is prompted by the pieces of a missing token drawn at random: so the model writes of what the new vocabulary
-    is about. A position counts where the model, not the prompt, chose what follows. States are those of the model
-    with its new input rows, since those are what its new output rows will meet.
+    is about.
     """
     assert problem.model is not None
     asked = prompts(problem, texts)
     begun = {index for role, index in problem.source.roles.items() if role in ("bos", "eos")}
-    read: list[Ids] = []
-    labels: list[Ids] = []
-    kept: list[Ids] = []
-    text: list[Ids] = []
+    told: list[Retold] = []
     for number, ids in enumerate(written(problem.model, asked, LENGTH, problem.seed)):
         body = ids[1:-1] if ids[-1] in begun else ids[1:]
         tokens, chosen = read_again(problem.source, problem.target, body, len(asked[number]))
-        if not len(tokens):
-            continue
-        read.append(np.concatenate([[-1 - ids[0]], tokens]))  # what begins a text is named by its old id
-        labels.append(tokens)
-        kept.append(chosen & (problem.alignment.how[tokens] != How.UNUSED))
-        text.append(np.full(len(tokens), number))
+        if len(tokens):
+            chosen &= problem.alignment.how[tokens] != How.UNUSED
+            told.append(Retold(number, np.concatenate([[-1 - ids[0]], tokens]), chosen))
+    return told
+
+
+def observe(problem: Problem, inputs: Plan | Dense, told: Sequence[Retold]) -> Observed:
+    """States of the model with its new input rows, since those are what its new output rows will meet."""
     empty = np.zeros(0, dtype=np.int64)
-    if not read:
+    if not told:
         return Observed(torch.zeros(0, problem.width), empty, empty)
-    keep = np.flatnonzero(np.concatenate(kept))
-    states = _states(problem, inputs, read)[torch.from_numpy(keep)]
-    return Observed(states, np.concatenate(labels)[keep], np.concatenate(text)[keep])
+    keep = np.flatnonzero(np.concatenate([text.chosen for text in told]))
+    label = np.concatenate([text.ids[1:] for text in told])
+    number = np.repeat([text.number for text in told], [len(text.chosen) for text in told])
+    states = _states(problem, inputs, [text.ids for text in told])[torch.from_numpy(keep)]
+    return Observed(states, label[keep], number[keep])
 
 
-def _states(problem: Problem, inputs: Plan | Dense, texts: list[Ids]) -> torch.Tensor:
+def _states(problem: Problem, inputs: Plan | Dense, texts: Sequence[Ids]) -> torch.Tensor:
     """States before each target token, under the new input rows. An id below 0 is -1 less an old one."""
     assert problem.model is not None
     ids, where = np.unique(np.concatenate(texts), return_inverse=True)
@@ -74,15 +86,22 @@ def _states(problem: Problem, inputs: Plan | Dense, texts: list[Ids]) -> torch.T
     copied = np.flatnonzero(source >= 0)
     rows[torch.from_numpy(copied)] = old.rows(source[copied]).float()
     fresh = np.flatnonzero((source < 0) & (problem.alignment.how[np.maximum(ids, 0)] == How.MISSING))
-    place, step = np.searchsorted(problem.alignment.missing, ids[fresh]), rows_at_once(old.shape[1])
-    for first in range(0, len(problem.alignment.missing), step):
-        last = min(first + step, len(problem.alignment.missing))
-        here = (place >= first) & (place < last)
-        if here.any():
-            block = missing_rows(old, inputs, first, last)
-            rows[torch.from_numpy(fresh[here])] = block[torch.from_numpy(place[here] - first)]
+    place = np.searchsorted(problem.alignment.missing, ids[fresh])
+    rows[torch.from_numpy(fresh)] = chosen_rows(old, inputs, place)
     ends = np.cumsum([len(text) for text in texts])[:-1]
     return problem.model.states_under([part.tolist() for part in np.split(where.reshape(-1), ends)], rows)
+
+
+def chosen_rows(table: Table, made: Plan | Dense, index: Ids) -> torch.Tensor:
+    """Float32 rows of some missing tokens, `index` ascending, made block by block: (len(index), D)."""
+    step = rows_at_once(table.shape[1])
+    parts = [torch.zeros(0, table.shape[1])]
+    for first in range(0, int(index[-1]) + 1 if len(index) else 0, step):
+        last = min(first + step, int(index[-1]) + 1)
+        inside = index[(index >= first) & (index < last)] - first
+        if len(inside):
+            parts.append(missing_rows(table, made, first, last)[torch.from_numpy(inside)])
+    return torch.cat(parts)
 
 
 def prompts(problem: Problem, texts: int) -> list[list[int]]:
@@ -114,7 +133,7 @@ def written(model: Model, asked: list[list[int]], length: int, seed: int) -> lis
     return found
 
 
-def read_again(source: ByteVocab, target: ByteVocab, ids: list[int], given: int) -> tuple[Ids, np.ndarray]:
+def read_again(source: ByteVocab, target: ByteVocab, ids: list[int], given: int) -> tuple[Ids, NDArray[np.bool_]]:
     """Target tokens (n,) of the text of source `ids`, and whether each begins after the first `given` of them.
 
     The last target token is left out: the text may go on inside it. Empty where the target tokenizer changes the text.

@@ -17,8 +17,9 @@ from tokenadapt.methods.learned import learned
 from tokenadapt.methods.merge import merges_of
 from tokenadapt.methods.mixture import Rules, fit, log_sum
 from tokenadapt.methods.options import Bound, Share
-from tokenadapt.methods.own_text import Observed, canonical, observe
+from tokenadapt.methods.own_text import Observed, canonical, observe, retell
 from tokenadapt.methods.pieces import end_piece, pieces, readable
+from tokenadapt.methods.single_row import best_single
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.plan import Dense, Plan, Problem, Table, rows_at_once
 from tokenadapt.vocab.types import ByteVocab, Segmentation
@@ -45,30 +46,32 @@ def stacked(
     for each number of pieces) and the coefficients of the bias are those under which the new output table says best
     what came next: a convex problem of some 40 unknowns (stacking, Wolpert 1992). The bias goes along the direction in
     which all states agree; it is linear in the number of pieces and of bytes, the token's rank in the target's merges
-    or scores, and the mean log-probability of its pieces. A tied table keeps the rows of `learned`: fitted to the
-    output alone, they cost more as input than they bring. `share` is that of `learned`. `texts` 0 is what `effort`
-    says.
+    or scores, and the mean log-probability of its pieces. In a tied table one row serves both sides: that of `learned`,
+    or part of the way to the fitted one where held-out texts say so. `share` is that of `learned`. `texts` 0 is what
+    `effort` says.
     """
     corrected = learned(problem, effort=effort, share=share)
     if problem.role == "input":  # of two tables; the one table of a tied result has the role output
         return corrected
-    if problem.tied:
-        more = len(problem.alignment.how) * problem.width * problem.table.dtype.itemsize / 1e6
-        problem.progress.note(
-            "stacked: one table serves input and output, so its rows are those of learned; "
-            f"--untie fits output rows of their own, in {more:,.1f} MB more"
-        )
-        return corrected
     try:
-        inputs = problem.inputs or learned(_of_inputs(problem), effort=effort, share=share)
-        seen = observe(problem, inputs, texts or TEXTS[effort])
+        told = retell(problem, texts or TEXTS[effort])
+        same = problem.tied or (problem.model is not None and problem.model.tied)
+        inputs = problem.inputs or (corrected if same else learned(_of_inputs(problem), effort=effort, share=share))
+        seen = observe(problem, inputs, told)
     except TokenAdaptError as error:
         log.warning("stacked: output rows are those of learned, for the source model wrote no texts. %s", error)
         return corrected
     if len(seen.label) < FEWEST:
         log.warning("stacked: the model's own texts give only %d positions, too few to fit to", len(seen.label))
         return corrected
-    direction = bias_direction(seen.states)
+    fitted = _fitted(problem, corrected, seen)
+    if fitted is None or not problem.tied:
+        return fitted or corrected
+    return best_single(problem, corrected, fitted, told)
+
+
+def _fitted(problem: Problem, corrected: Dense, seen: Observed) -> Dense | None:
+    """Output rows fitted to what comes next; None where held-out texts are said no better."""
     rules = Rules(
         table=problem.table,
         made=(pieces(problem), end_piece(problem, 0), end_piece(problem, -1), corrected),
@@ -76,7 +79,7 @@ def stacked(
         group=np.clip(problem.segmentation.counts - 1, 0, GROUPS - 1),
         features=features(problem, seen),
         order=canonical(problem),
-        direction=direction,
+        direction=bias_direction(seen.states),
     )
     mixture = fit(rules, problem.alignment, seen, seed=problem.seed, progress=problem.progress)
     problem.progress.note(
@@ -85,7 +88,7 @@ def stacked(
     )
     if mixture.after >= mixture.before:
         log.warning("stacked: the mix is no better on held-out texts; the learned rows stay")
-        return corrected
+        return None
     return Dense(mixture.rows(rules, problem.progress), np.asarray(readable(problem).counts == 0))
 
 
