@@ -35,7 +35,7 @@ def data_options(command: Any) -> Any:
         click.option("--bos", type=click.Choice(["as-trained", "always", "never"]), help="Begin token before it."),
         click.option("--objective", metavar="NAME=W,...", help="hidden, logits, starts, bytes, attention, text."),
         click.option("--train", type=click.Choice(TRAIN), help="What is trained.  [default: rows]"),
-        click.option("--lr", type=float, help="Highest rate.  [default: 0.05 / root of the steps]"),
+        click.option("--lr", type=float, help="Highest rate.  [default: 0.1 / root of the steps, at most 0.013]"),
         click.option("--step-tokens", type=int, help="Tokens of one step.  [default: 1024]"),
         click.option("--batch-tokens", type=int, help="Tokens read at a time; bounds memory.  [default: 2048]"),
         click.option("--seed", type=int, help="[default: 0]"),
