@@ -153,7 +153,7 @@ class Bench:
             posed = judge.pose(problem, str(chosen))
             made = finished(posed, make_rows(posed, chosen, job.choice.fallback), job.choice)
             role = "tied" if self.setting.tied else problem.role
-            found[role] = float(judge.harm(problem, made).sum())
+            found[role] = float(judge.weigh(problem, made).harm.sum())
         return found
 
 

@@ -20,6 +20,7 @@ from tokenadapt.anchors import Anchors, OwnTexts
 from tokenadapt.checkpoint.saved_plan import load_plan
 from tokenadapt.forward import Sampling
 from tokenadapt.methods import parse_method
+from tokenadapt.methods.classes import CLASSES
 from tokenadapt.methods.make import make_rows
 from tokenadapt.model import SourceModel
 from tokenadapt.plan import MemoryTable, missing_rows
@@ -105,6 +106,24 @@ def test_the_harm_is_that_of_the_model_with_these_rows(pair, role, tied, sides):
         want = (after - before) / np.log(2) / size
         assert np.abs(want).max() > 3e-5
         np.testing.assert_allclose(judge.score(problem, name), want, rtol=2e-3, atol=2e-6)
+        shares = judge.verdict(problem, name).shares
+        assert (shares[:, judge.kinds] != 0).any()
+        np.testing.assert_allclose(shares.sum(axis=1), judge.score(problem, name), atol=2e-6)
+
+
+def test_a_choice_by_class_is_weighed_from_rows_that_were_made_before(pair, monkeypatch):
+    _, source = pair
+    problem = problem_of(source, "output")
+    judge = Anchors(problem, source, tied=False)
+    wanted = {
+        name: missing_rows(problem.table, judge._make(problem, name), 0, len(judge.hidden)) for name in ("ends", "mean")
+    }
+    monkeypatch.setattr(anchors, "make_rows", None)
+    mixed = missing_rows(
+        problem.table, judge._make(problem, "classes:rest=ends,three_inside=mean"), 0, len(judge.hidden)
+    )
+    three = torch.from_numpy(judge.kinds == CLASSES.index("three_inside"))
+    assert torch.equal(mixed, torch.where(three[:, None], wanted["mean"], wanted["ends"]))
 
 
 def test_their_own_rows_do_no_harm(pair, monkeypatch):
@@ -222,7 +241,7 @@ def target(tokenizers, tmp_path_factory):
 def test_a_user_sees_each_candidates_figure(target, tmp_path, more):
     said = tokenadapt("transplant", "pocket", target, tmp_path / "out", "--method", "auto", "--verify", "tables", *more)
     assert said.code == 0, said.err
-    told = [line for line in said.err.splitlines() if line.startswith("auto, ")]
+    told = [line for line in said.err.splitlines() if line.startswith("auto, ") and "rows by" in line]
     roles = ["input", "output"] if more else ["output"]
     assert [line.split()[1] for line in told] == [role for role in roles for _ in range(5)]
     assert [line.split()[4].rstrip(":") for line in told[:5]] == ["pieces", "length", "ends", "learned", "hybrid"]
@@ -230,8 +249,10 @@ def test_a_user_sees_each_candidates_figure(target, tmp_path, more):
     assert taken.keys() == set(roles)
     manifest = json.loads((tmp_path / "out" / "transplant.json").read_text())
     assert manifest["methods"] == dict.fromkeys(roles, "auto")
-    assert {role: settings["taken"] for role, settings in manifest["options"]["settings"].items()} == taken
-    assert load_plan(tmp_path / "out").methods == taken
+    found = {role: settings["taken"] for role, settings in manifest["options"]["settings"].items()}
+    assert found == load_plan(tmp_path / "out").methods
+    for role, method in found.items():  # the best for all, or several by class
+        assert method == taken[role] or (method.startswith("classes:") and "rows of tokens" in said.err)
 
 
 def test_an_unknown_candidate_is_refused_before_anything_is_read(tmp_path):

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
+from tokenadapt.hidden import Hidden, OwnTexts, SpaceOpener
+from tokenadapt.methods import classes
 from tokenadapt.methods.halves import Runs
 from tokenadapt.methods.hiding import hide
 from tokenadapt.methods.make import make_rows
+from tokenadapt.methods.merge_rows import select
 from tokenadapt.methods.options import parse_method
 from tokenadapt.methods.own_text import LENGTH, prompts
-from tokenadapt.methods.within import needs_of
-from tokenadapt.plan import Dense, Model, Plan, Problem, Space, Table, missing_rows, rows_at_once
+from tokenadapt.plan import Dense, Model, Plan, Problem, Role, Table, missing_rows, rows_at_once
 from tokenadapt.progress import SILENT, Progress
-from tokenadapt.vocab.segment import measured
-from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids, Kind, Segmentation
+from tokenadapt.verdict import Verdict, after_input_rows, after_output_rows, last_before
+from tokenadapt.vocab.types import Ids
 
 MOST: Final = 1000  # tokens hidden
 ENOUGH: Final = 300  # below which the model writes more texts
@@ -41,31 +44,25 @@ class RowModel(Model, Protocol):
         ...
 
 
-SpaceOpener = Callable[[ByteVocab, ByteVocab, Alignment, Segmentation], Space]
-
-
 @dataclass(frozen=True)
-class OwnTexts:
-    """Texts of the source model's own, and what its head read at all positions but each text's last."""
+class Judge:
+    """`Problem.score` of one role."""
 
-    texts: tuple[list[int], ...]
-    states: torch.Tensor  # (positions, D)
+    anchors: Anchors
+    problem: Problem
+
+    def __call__(self, method: str) -> NDArray[np.float64]:
+        """The harm of a method, by text."""
+        return self.anchors.score(self.problem, method)
+
+    def shares(self, method: str) -> NDArray[np.float64]:
+        """The same by the class of the tokens that it is put to: (texts, classes)."""
+        return self.anchors.verdict(self.problem, method).shares
 
     @property
-    def label(self) -> Ids:
-        """The token that comes next: (positions,)."""
-        return np.concatenate([np.zeros(0, np.int64), *(np.asarray(text[1:], dtype=np.int64) for text in self.texts)])
-
-    @property
-    def owner(self) -> Ids:
-        """The text of each position: (positions,)."""
-        return np.repeat(np.arange(len(self.texts)), [len(text) - 1 for text in self.texts])
-
-    def first(self, positions: int) -> OwnTexts:
-        """The first texts, of so many positions at most, but one text at least."""
-        ends = np.cumsum([len(text) - 1 for text in self.texts])
-        count = max(1, int((ends <= positions).sum()))
-        return OwnTexts(self.texts[:count], self.states[: int(ends[:count][-1]) if len(ends) else 0])
+    def hidden(self) -> NDArray[np.int64]:
+        """How many tokens of each class are hidden: (classes,)."""
+        return np.bincount(self.anchors.kinds, minlength=len(classes.CLASSES))
 
 
 @dataclass(frozen=True)
@@ -94,50 +91,67 @@ class Anchors:
     ) -> None:
         self.problem, self.model, self.tied = problem, model, tied
         self._open, self.progress = open_space, progress
+        self._verdicts: dict[tuple[Role, str], Verdict] = {}
+        self._made: dict[tuple[Role, str], Plan | Dense] = {}
 
     def score(self, problem: Problem, method: str) -> NDArray[np.float64]:
         """Bits per byte more that each text costs, as its share of the whole: their sum is the harm of the method.
 
         `problem` says the role.
         """
-        if not len(self.hidden):
-            return np.zeros(len(self.own.texts))
-        return self.harm(problem, make_rows(self.pose(problem, method), parse_method(method)))
+        return self.verdict(problem, method).harm
 
-    def harm(self, problem: Problem, made: Plan | Dense) -> NDArray[np.float64]:
-        """The same of rows that the hidden tokens were given.
+    def verdict(self, problem: Problem, method: str) -> Verdict:
+        """The harm of a method, and the classes of the tokens that do it; found once."""
+        key = (problem.role, method)
+        if key not in self._verdicts:
+            self._verdicts[key] = self.weigh(problem, self._make(problem, method))
+        return self._verdicts[key]
+
+    def _make(self, problem: Problem, method: str) -> Plan | Dense:
+        """Rows of the hidden tokens; those that methods of several classes share are made once."""
+        key = (problem.role, method)
+        if key not in self._made:
+            chosen = parse_method(method)
+            if chosen.name == classes.NAME:
+                methods, which = classes.methods_of(chosen)
+                made = [self._make(problem, str(each)) for each in methods]
+                self._made[key] = select(problem.table, made, which[self.kinds])
+            else:
+                self._made[key] = make_rows(self.pose(problem, method), chosen)
+        return self._made[key]
+
+    def weigh(self, problem: Problem, made: Plan | Dense) -> Verdict:
+        """What it does to the texts when the hidden tokens are given these rows.
 
         The output side of two tables changes the logits of hidden tokens only, at states that are known; a new input
-        side is read again.
+        side is read again. There a change is put to the hidden token that was read last before it.
         """
-        rows = missing_rows(problem.table, made, 0, len(self.hidden))
-        own, found = self.own, self._found
+        own, count = self.own, len(classes.CLASSES)
+        if not len(self.hidden):
+            return Verdict(np.zeros(len(own.texts)), np.zeros((len(own.texts), count)))
+        found, rows = self._found, missing_rows(problem.table, made, 0, len(self.hidden))
+        after, parts = self._before, np.zeros((len(self._before), count))
         if problem.role == "input" or self.tied:
             own = own.first(READ)
             found = self._read(self.model.states_with_rows(own.texts, self.hidden, rows), own.label)
-        after = self._nats(found, own.label, rows if problem.role == "output" else self._true_rows)
-        size = np.array([sum(map(len, self.problem.source.bytes_of(text[1:]))) for text in own.texts])
-        harm = np.bincount(own.owner, after - self._before[: len(after)], minlength=len(own.texts))
-        return np.asarray(harm / (np.log(2) * max(1, int(size.sum()))))
+            after = self._nats(found, own.label, self._true_rows)
+            cause = np.concatenate([last_before(np.asarray(text), self._tokens.place) for text in own.texts])
+            parts = after_input_rows(after - self._before[: len(after)], cause, self.kinds, count)
+        if problem.role == "output":
+            after = self._nats(found, own.label, rows)
+            parts = parts + self._by_class(found, own.label, rows)
+        size = sum(len(data) for text in own.texts for data in self.problem.source.bytes_of(text[1:]))
+        at = (own.owner, np.arange(len(after)))
+        by_text = csr_array((np.ones(len(after)), at), shape=(len(own.texts), len(after)))
+        unit = np.log(2) * max(1, size)
+        return Verdict(by_text @ (after - self._before[: len(after)]) / unit, by_text @ parts / unit)
 
     def sharing(self, other: Anchors) -> Anchors:
         """The judge itself, with the texts and hidden tokens of another, which are then not drawn anew."""
         known = ("own", "_runs", "_found", "_before") if len(other.hidden) else ("own", "_runs")
         self.__dict__.update({name: getattr(other, name) for name in known})
         return self
-
-    def pose(self, problem: Problem, method: str) -> Problem:
-        """The hidden tokens as a problem of their own: the source's vocabulary is the target, and lacks them itself."""
-        space = self._space if "space" in needs_of(parse_method(method)) else None
-        return replace(
-            problem,
-            source=self._source,
-            target=self.problem.source,
-            alignment=self._alignment,
-            segmentation=self._segmentation,
-            space=space,
-            score=None,
-        )
 
     @cached_property
     def own(self) -> OwnTexts:
@@ -153,7 +167,20 @@ class Anchors:
     @property
     def hidden(self) -> Ids:
         """The old tokens that are hidden, ascending."""
-        return self._runs.tokens
+        return self._tokens.ids
+
+    @property
+    def kinds(self) -> Ids:
+        """The class of each hidden token: (H,)."""
+        return self._tokens.kinds
+
+    @cached_property
+    def _tokens(self) -> Hidden:
+        return Hidden(self.problem, self._runs, self._open)
+
+    def pose(self, problem: Problem, method: str) -> Problem:
+        """The hidden tokens as a problem of their own: the source's vocabulary is the target, and lacks them itself."""
+        return self._tokens.pose(problem, method)
 
     @cached_property
     def _runs(self) -> Runs:
@@ -162,46 +189,6 @@ class Anchors:
     def _hide(self, texts: Sequence[list[int]]) -> Runs:
         problem = self.problem
         return hide(problem.source, texts, rows=problem.table.shape[0], most=MOST, seed=problem.seed)
-
-    @cached_property
-    def _source(self) -> ByteVocab:
-        """The source vocabulary without the hidden tokens: it cuts text into their pieces; its texts still say them."""
-        source, runs = self.problem.source, self._runs
-        kind = source.kind.copy()
-        kind[self.hidden] = Kind.UNKNOWN
-        inside = {
-            token: runs.piece[runs.start[at] : runs.start[at + 1]].tolist()
-            for at, token in enumerate(runs.tokens.tolist())
-        }
-
-        def opened(ids: list[int]) -> list[int]:
-            return [piece for index in ids for piece in inside.get(index, (index,))]
-
-        def spell(words: Sequence[bytes]) -> list[list[int] | None]:
-            return [None if ids is None else opened(ids) for ids in source.spell(words)]
-
-        return replace(
-            source, kind=kind, encode=lambda texts: [opened(ids) for ids in source.encode(texts)], spell=spell
-        )
-
-    @cached_property
-    def _alignment(self) -> Alignment:
-        source, rows = self.problem.source, self.problem.table.shape[0]
-        known = (np.arange(len(source)) < rows) & (source.kind != Kind.GAP)
-        how = np.where(known, How.COPIED, How.UNUSED).astype(np.uint8)
-        how[self.hidden] = How.MISSING
-        return Alignment(np.where(how == How.COPIED, np.arange(len(source)), -1), how, source_rows=rows)
-
-    @cached_property
-    def _segmentation(self) -> Segmentation:
-        runs = [part.tolist() for part in np.split(self._runs.piece, self._runs.start[1:-1])]
-        return measured(self.problem.source, [b""] * len(runs), runs)
-
-    @cached_property
-    def _space(self) -> Space | None:
-        if self._open is None:
-            return None
-        return self._open(self._source, self.problem.source, self._alignment, self._segmentation)
 
     @property
     def _table(self) -> Table:
@@ -245,9 +232,7 @@ class Anchors:
 
     def _nats(self, read: Read, label: Ids, rows: torch.Tensor) -> NDArray[np.float64]:
         """Nats of each position where the hidden tokens have these output rows: (positions,)."""
-        place = torch.full((max(self._table.shape[0], len(self.problem.source)),), -1)
-        place[torch.from_numpy(self.hidden)] = torch.arange(len(self.hidden))
-        at = place[torch.from_numpy(label)]
+        at = torch.from_numpy(self._tokens.place[label])
         found = torch.empty(len(label), dtype=torch.float64)
         for part in _chunks(len(label)):
             logits = self.model.logits(read.states[part], self.hidden, rows)
@@ -255,6 +240,19 @@ class Anchors:
             own = logits.gather(1, at[part].clamp(min=0)[:, None])[:, 0]
             found[part] = (whole - torch.where(at[part] >= 0, own, read.known[part])).double()
         return found.numpy()
+
+    def _by_class(self, read: Read, label: Ids, rows: torch.Tensor) -> NDArray[np.float64]:
+        """What these output rows change beside the true ones, by class: (positions, classes)."""
+        at, one_hot = (
+            torch.from_numpy(self._tokens.place[label]),
+            torch.eye(len(classes.CLASSES))[torch.from_numpy(self.kinds)],
+        )
+        found = [np.zeros((0, len(classes.CLASSES)))]
+        for part in _chunks(len(label)):
+            states = read.states[part]
+            logits = [self.model.logits(states, self.hidden, each) for each in (self._true_rows, rows)]
+            found.append(after_output_rows(read.rest[part], (logits[0], logits[1]), at[part], one_hot))
+        return np.concatenate(found)
 
 
 def _chunks(count: int) -> Iterator[slice]:

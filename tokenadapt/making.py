@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from tokenadapt.anchors import Anchors, RowModel
+from tokenadapt.anchors import Anchors, Judge, RowModel
 from tokenadapt.checkpoint.source import SourceCheckpoint
 from tokenadapt.checkpoint.tokenizer_files import SAMPLES
 from tokenadapt.checkpoint.verify.running import bytes_in_memory, free_memory
@@ -122,7 +122,7 @@ def make(job: Job, model: RowModel, progress: Progress = SILENT) -> tuple[MadeRo
     judge = anchors_of(job, problems[0], model, progress)
     made: list[MadeRole] = []
     for problem in problems:
-        known = replace(problem, score=partial(judge.score, problem), inputs=made[0].made if made else None)
+        known = replace(problem, score=Judge(judge, problem), inputs=made[0].made if made else None)
         made.append(_make_role(job, known, progress))
     return tuple(made)
 

@@ -12,9 +12,10 @@ from tests.methods.problems import TinyModel, make_problem
 from tokenadapt.anchors import Anchors
 from tokenadapt.errors import RequestError
 from tokenadapt.methods import parse_method
-from tokenadapt.methods.auto import candidates, pick, spread
+from tokenadapt.methods.auto import candidates, pick
 from tokenadapt.methods.hiding import hide
 from tokenadapt.methods.make import run
+from tokenadapt.methods.refine import spread
 from tokenadapt.methods.within import needs_of
 from tokenadapt.plan import missing_rows
 

@@ -7,6 +7,7 @@ import numpy as np
 from tokenadapt.errors import RequestError
 from tokenadapt.methods.make import run
 from tokenadapt.methods.options import Chosen, NonNegative, parse_method
+from tokenadapt.methods.refine import refine, spread
 from tokenadapt.methods.registry import find
 from tokenadapt.plan import Dense, Plan, Problem
 
@@ -14,15 +15,17 @@ CANDIDATES = "pieces+length+ends+learned+hybrid"
 BASE = "pieces"
 
 
-def auto(problem: Problem, *, of: str = CANDIDATES, noise: NonNegative = 2.0) -> Plan | Dense:
+def auto(problem: Problem, *, of: str = CANDIDATES, noise: NonNegative = 2.0, by_class: bool = True) -> Plan | Dense:
     """The rows of the best of several methods, chosen for each role by what it does to old tokens.
 
     Some of the old tokens that occur in texts of the source model's own are hidden, each candidate makes their rows as
     if they were missing, and the change in bits per byte that the model then gives these texts is the candidate's
     harm. `of` names the candidates, joined by +; `pieces` is always among them, and is taken unless the best of the
-    others does less harm by more than `noise` standard errors (paired over texts).
+    others does less harm by more than `noise` standard errors (paired over texts). `by_class` then tries others for
+    tokens of two pieces, of three, of more, and for those that begin with a space or do not: the result is `classes`
+    where one of them does less harm there.
     """
-    return run(problem, pick(problem, of, noise))
+    return run(problem, pick(problem, of, noise, by_class))
 
 
 def settled(problem: Problem, chosen: Chosen) -> Chosen:
@@ -30,8 +33,8 @@ def settled(problem: Problem, chosen: Chosen) -> Chosen:
     return pick(problem, **chosen.options) if chosen.name == "auto" else chosen
 
 
-def pick(problem: Problem, of: str = CANDIDATES, noise: float = 2.0) -> Chosen:
-    """The candidate of least harm; says each one's figure."""
+def pick(problem: Problem, of: str = CANDIDATES, noise: float = 2.0, by_class: bool = True) -> Chosen:
+    """The candidate of least harm, or several by class; says each one's figure."""
     if problem.score is None:
         raise RequestError(
             "The method auto needs a judge of old tokens that are hidden, and was given none.",
@@ -55,7 +58,7 @@ def pick(problem: Problem, of: str = CANDIDATES, noise: float = 2.0) -> Chosen:
             f"auto, {problem.role} rows by {chosen}: {harm[place].sum():+.4f} bits per byte where old tokens are hidden"
             f"{beside}{': taken' if place == best else ''}"
         )
-    return named[best]
+    return refine(problem, named, best, noise) if by_class else named[best]
 
 
 def candidates(of: str) -> tuple[Chosen, ...]:
@@ -67,8 +70,3 @@ def candidates(of: str) -> tuple[Chosen, ...]:
             raise RequestError("The method auto cannot choose itself.", f"Name other methods: of={CANDIDATES}.")
         named[str(chosen)] = chosen
     return tuple(named.values())
-
-
-def spread(gain: np.ndarray) -> float:
-    """Standard error of the sum of independent figures, one a text."""
-    return float(np.sqrt(len(gain)) * np.std(gain, ddof=1)) if len(gain) > 1 else 0.0
