@@ -8,7 +8,7 @@ from tests.methods.test_first import terms
 from tokenadapt.errors import RequestError
 from tokenadapt.methods import Chosen
 from tokenadapt.methods.make import run
-from tokenadapt.methods.running import edges
+from tokenadapt.methods.running import edges, texts_of
 from tokenadapt.plan import Problem
 
 
@@ -123,7 +123,18 @@ def test_the_number_of_texts_is_a_bound():
 def test_texts_that_a_tokenizer_changes_are_passed_over(caplog):
     problem = make_problem(corpus=lambda: iter((*TEXTS, "there")))
     run(problem, Chosen("align"))
-    assert "texts were passed over" in caplog.text
+    assert "lines were passed over" in caplog.text
+
+
+def test_a_line_that_a_tokenizer_changes_does_not_cost_its_document():
+    """The ends of line stay with the line before them."""
+    old, new = (b"re", b"in", b"\n", b"\n\n"), (b"rein", b"re", b"in\n\n", b"\n")
+    problem = make_problem(old=old, new=new, corpus=lambda: iter(("rein\nrein?\nrein\n\n", "\n\nrein")))
+    names = [new[i] for i in problem.alignment.missing]
+    seen = [text for batch in texts_of(problem, 9) for text in batch]
+    assert seen == ["rein\n", "rein?\n", "rein\n\n", "\n\n", "rein"]
+    plan = run(problem, Chosen("align"))
+    assert terms(plan, names.index(b"rein")) == pytest.approx({0: 0.5, 1: 0.5})
 
 
 def test_the_space_that_a_tokenizer_puts_first_takes_no_room():

@@ -18,7 +18,7 @@ def align(problem: Problem, *, texts: Count = 30_000) -> Plan:
 
     What `pieces` cuts by itself is here cut in context, and weighted by how often (Yamaguchi et al.,
     arXiv:2406.11477, who first give unseen tokens their `merge` rows: use it as the fallback). Head rows come from
-    the head's table. `texts` is how many texts of the corpus are read.
+    the head's table. `texts` is how many lines of the corpus are read.
     """
     M, V = len(problem.alignment.missing), problem.table.shape[0]
     place = np.full(len(problem.alignment.how), -1, dtype=np.int64)

@@ -32,7 +32,7 @@ def cw2v(
 ) -> Plan:
     """Softmax of logits of low `rank` over old rows, learnt by skip-gram (Mundra et al., arXiv:2407.05841).
 
-    The corpus, its first `texts` texts, is cut by the target tokenizer; copied tokens keep their rows, missing ones
+    The corpus, its first `texts` lines, is cut by the target tokenizer; copied tokens keep their rows, missing ones
     move inside the convex hull of the `hull` old rows that are most frequent as pieces and copied tokens of the
     corpus. Skip-gram with `negative` samples sees rows about their mean, of mean length 1: `steps` steps of Adam at
     the learning rate `rate`, `batch` pairs of tokens at most `window` apart in each. The `k` largest weights stay.
@@ -66,7 +66,7 @@ def cw2v(
 
 
 def _read(problem: Problem, limit: int) -> Ids:
-    """The corpus as one stream of target ids, -1 between texts."""
+    """The corpus as one stream of target ids, -1 between lines."""
     parts = [np.full(1, -1, np.int64)]
     for batch in texts_of(problem, limit):
         for ids in problem.target.encode(batch):

@@ -22,7 +22,7 @@ def focus(
     """Copied rows weighted by the sparsemax of cosines between fastText vectors (Dobler and de Melo, arXiv:2305.14481).
 
     The vectors are learnt on the corpus as the target tokenizer cuts it (CBOW, 10 negative samples; pip install
-    'tokenadapt[gensim]'): `dim` numbers each, `epochs` times over the first `texts` texts. Tokens seen fewer than
+    'tokenadapt[gensim]'): `dim` numbers each, `epochs` times over the first `texts` lines. Tokens seen fewer than
     `min_count` times have none and are left to the fallback (published: a draw from a normal distribution with
     diagonal covariance, `normal:covariance=diagonal`). Similarities are computed in blocks.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +14,8 @@ from tokenadapt.plan import Problem
 from tokenadapt.vocab.types import ByteVocab, Ids
 
 log = logging.getLogger(__name__)
-BATCH = 256  # texts encoded at once
+BATCH = 256  # lines encoded at once
+LINE = re.compile(r"[^\n]+\n*|\n+")
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,13 @@ class Running:
 
 
 def texts_of(problem: Problem, limit: int) -> Iterator[list[str]]:
-    """The corpus, at most `limit` texts, in batches."""
+    """The lines of the corpus, each with the ends of line after it, at most `limit`, in batches.
+
+    So one odd character costs its line and not its document, which may be a whole book.
+    """
     assert problem.corpus is not None
-    with problem.progress.stage("read text", total=limit, unit="texts") as advance:
-        stream = islice(problem.corpus(), limit)
+    with problem.progress.stage("read text", total=limit, unit="lines") as advance:
+        stream = islice((line for text in problem.corpus() for line in LINE.findall(text)), limit)
         while batch := list(islice(stream, BATCH)):
             yield batch
             advance(len(batch))
@@ -50,7 +55,7 @@ def running(problem: Problem, limit: int) -> Iterator[Running]:
                 continue
             yield Running(np.array(new, np.int64), new_edge, np.array(old, np.int64), old_edge)
     if skipped:
-        log.warning("%d of %d texts were passed over: a tokenizer does not spell them back exactly", skipped, seen)
+        log.warning("%d of %d lines were passed over: a tokenizer does not spell them back exactly", skipped, seen)
 
 
 def edges(vocab: ByteVocab, ids: list[int], data: bytes) -> Ids | None:

@@ -30,7 +30,7 @@ def tokalign(
 ) -> Plan:
     """The one old row whose token stands to the pivots as this token does (Li et al., arXiv:2506.03523).
 
-    GloVe vectors of `dim` numbers are learnt on the first `texts` texts of the corpus under either tokenizer, `epochs`
+    GloVe vectors of `dim` numbers are learnt on the first `texts` lines of the corpus under either tokenizer, `epochs`
     times over pairs of tokens at most `window` apart; rare pairs (below `x_max`) count less. A token's relative
     representation is its cosines with `pivots` copied tokens, drawn by the seed; the old token of the most similar one
     gives its row whole. A token seen fewer than `min_count` times is left to the fallback (published: a random old
