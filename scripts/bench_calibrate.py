@@ -29,7 +29,7 @@ KINDS = {
 MIX, DEFAULT_TRAIN = "default", "rows"
 OBJECTIVES = ("hidden=1", "logits=1", "starts=1", "bytes=1", "attention=1", "text=1")
 ADAMS_RATE = 0.03  # the best of 0.01, 0.03, 0.1 and 0.3 on stories15m
-MEASUREMENTS = 8  # of held-out text on the way
+MEASUREMENTS = 8  # of held-out text on the way, in a long run
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def make(run: Run, pair: Pair, arguments: argparse.Namespace) -> dict[str, Any]:
             closed_form=run.closed_form,
             optimizer=run.optimizer,
             lr=ADAMS_RATE if run.optimizer == "adam" else None,
-            every=pair.options.get("every", max(1, run.tokens // 1024 // MEASUREMENTS)),
+            every=pair.options.get("every", max(20, run.tokens // 1024 // MEASUREMENTS)),
             verify="tables",
             overwrite=True,
             resume=unfinished and same,
