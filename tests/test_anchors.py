@@ -243,7 +243,9 @@ def test_a_user_sees_each_candidates_figure(target, tmp_path, more):
     assert said.code == 0, said.err
     told = [line for line in said.err.splitlines() if line.startswith("auto, ") and "rows by" in line]
     roles = ["input", "output"] if more else ["output"]
-    assert [line.split()[1] for line in told] == [role for role in roles for _ in range(5)]
+    hidden = [line for line in told if "where old tokens are hidden" in line]
+    assert [line.split()[1] for line in hidden] == [role for role in roles for _ in range(5)]
+    assert any("all new rows in place" in line for line in told)
     assert [line.split()[4].rstrip(":") for line in told[:5]] == ["pieces", "length", "ends", "learned", "hybrid"]
     taken = {line.split()[1]: line.split()[4].rstrip(":") for line in told if line.endswith(": taken")}
     assert taken.keys() == set(roles)

@@ -44,11 +44,11 @@ def planted(role):
 @pytest.mark.parametrize("role", ["input", "output"])
 def test_tokens_of_two_and_of_three_pieces_each_get_their_rule(role):
     problem, missing, row = planted(role)
-    chosen = settled(problem, parse_method("auto:of=ends"))
+    chosen = settled(problem, parse_method("auto:of=ends,in_place=no"))
     methods, which = methods_of(chosen)
     by_class = {kind: methods[place].name for kind, place in zip(CLASSES, which, strict=True)}
     assert (by_class["two_inside"], by_class["three_inside"]) == ("ends", "pieces")
-    rows = missing_rows(problem.table, make_rows(problem, parse_method("auto:of=ends")), 0, len(missing))
+    rows = missing_rows(problem.table, make_rows(problem, parse_method("auto:of=ends,in_place=no")), 0, len(missing))
     for place, token in enumerate(missing):  # in the target's order, which is that of `missing`
         torch.testing.assert_close(rows[place], row(token))
     said = [line for line in problem.progress.lines if "tokens of" in line]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tokenadapt.errors import RequestError
+from tokenadapt.methods.in_place import best_in_place
 from tokenadapt.methods.make import run
 from tokenadapt.methods.options import Chosen, NonNegative, parse_method
 from tokenadapt.methods.refine import refine, spread
@@ -15,7 +16,14 @@ CANDIDATES = "pieces+length+ends+learned+hybrid"
 BASE = "pieces"
 
 
-def auto(problem: Problem, *, of: str = CANDIDATES, noise: NonNegative = 2.0, by_class: bool = True) -> Plan | Dense:
+def auto(
+    problem: Problem,
+    *,
+    of: str = CANDIDATES,
+    noise: NonNegative = 2.0,
+    by_class: bool = True,
+    in_place: bool = True,
+) -> Plan | Dense:
     """The rows of the best of several methods, chosen for each role by what it does to old tokens.
 
     Some of the old tokens that occur in texts of the source model's own are hidden, each candidate makes their rows as
@@ -23,9 +31,10 @@ def auto(problem: Problem, *, of: str = CANDIDATES, noise: NonNegative = 2.0, by
     harm. `of` names the candidates, joined by +; `pieces` is always among them, and is taken unless the best of the
     others does less harm by more than `noise` standard errors (paired over texts). `by_class` then tries others for
     tokens of two pieces, of three, of more, and for those that begin with a space or do not: the result is `classes`
-    where one of them does less harm there.
+    where one of them does less harm there. `in_place` then makes whole output (or tied) tables by the candidates, and
+    takes another one where texts of the model's own clearly cost less under it.
     """
-    return run(problem, pick(problem, of, noise, by_class))
+    return run(problem, pick(problem, of, noise, by_class, in_place))
 
 
 def settled(problem: Problem, chosen: Chosen) -> Chosen:
@@ -33,7 +42,9 @@ def settled(problem: Problem, chosen: Chosen) -> Chosen:
     return pick(problem, **chosen.options) if chosen.name == "auto" else chosen
 
 
-def pick(problem: Problem, of: str = CANDIDATES, noise: float = 2.0, by_class: bool = True) -> Chosen:
+def pick(
+    problem: Problem, of: str = CANDIDATES, noise: float = 2.0, by_class: bool = True, in_place: bool = True
+) -> Chosen:
     """The candidate of least harm, or several by class; says each one's figure."""
     if problem.score is None:
         raise RequestError(
@@ -58,7 +69,9 @@ def pick(problem: Problem, of: str = CANDIDATES, noise: float = 2.0, by_class: b
             f"auto, {problem.role} rows by {chosen}: {harm[place].sum():+.4f} bits per byte where old tokens are hidden"
             f"{beside}{': taken' if place == best else ''}"
         )
-    return refine(problem, named, best, noise) if by_class else named[best]
+    taken = refine(problem, named, best, noise) if by_class else named[best]
+    able = in_place and problem.role == "output" and problem.model is not None
+    return best_in_place(problem, named, taken) if able else taken
 
 
 def candidates(of: str) -> tuple[Chosen, ...]:

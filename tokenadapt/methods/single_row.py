@@ -64,7 +64,11 @@ def best_single(problem: Problem, reads: Dense, writes: Dense, told: Sequence[Re
 
 def cost(problem: Problem, inputs: Plan | Dense, outputs: Plan | Dense, told: Sequence[Retold]) -> Cost:
     """What texts cost under new tables."""
-    seen = observe(problem, inputs, told)
+    return cost_of(problem, outputs, observe(problem, inputs, told))
+
+
+def cost_of(problem: Problem, outputs: Plan | Dense, seen: Observed) -> Cost:
+    """The same, where the texts have been read."""
     nbytes = int(problem.target.byte_lengths(seen.label).sum())
     return Cost(cross_entropy(problem, outputs, seen), seen.text, nbytes)
 
