@@ -1,6 +1,6 @@
 """Bits per byte before and after a transplant, by method and kind of text: what a swap costs, and where.
 
-    python scripts/bench_fidelity.py --texts DIR --model smollm2 --targets qwen3 llama3 gemma3 --json fidelity.json
+    python scripts/bench_fidelity.py --texts DIR [--model smollm2] [--targets qwen3 llama3] [--json fidelity.json]
 
 DIR holds one file a kind; models and tokenizers are folders of $TOKENADAPT_BENCH, or paths. Tables are made by the
 product's own road and swapped inside one loaded model. Every figure is kept in the JSON as soon as it is known, so that
@@ -38,6 +38,7 @@ from tokenadapt.choice import choose
 from tokenadapt.errors import TokenAdaptError
 from tokenadapt.evaluation import Encoded, ScoreOptions, TextEncoder, score_encoded
 from tokenadapt.making import Job, anchors_of, finished, make, pose, source_model
+from tokenadapt.methods import METHODS as REGISTRY
 from tokenadapt.methods.make import make_rows
 from tokenadapt.overlap import measure_overlap
 from tokenadapt.plan import build_table
@@ -46,7 +47,10 @@ from tokenadapt.recipe import TransplantOptions
 from tokenadapt.setting import Setting, prepare
 from tokenadapt.vocab.types import How
 
-METHODS = ("zero", "mean", "normal", "pieces", "length", "ends", "asymmetric", "local", "global", "hybrid")
+TARGETS = ("qwen3", "llama3", "gpt4o", "gemma3", "mistral-v3", "j2-unigram")
+METHODS = tuple(
+    name for name, method in REGISTRY.items() if {*method.needs} <= {"space", "model"} and name != "classes"
+)
 DOCUMENT = 4096  # characters
 WINDOW = 512  # tokens
 CODES_OF_COPIES = (How.COPIED, How.SPECIAL, How.MAPPED)
@@ -247,7 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--targets", nargs="+", default=["qwen3"])
+    parser.add_argument("--targets", nargs="+", default=list(TARGETS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--kinds", nargs="*", default=[])
     parser.add_argument("--kb", type=int, default=8)
