@@ -6,7 +6,9 @@ import torch
 
 from tests.spaces.conftest import make_setting
 from tokenadapt.errors import RequestError
+from tokenadapt.plan import MemoryTable
 from tokenadapt.spaces.open import open_space
+from tokenadapt.spaces.own import fingerprint
 
 
 def test_rows_about_the_mean_and_means_of_pieces():
@@ -87,3 +89,29 @@ def test_states_of_several_pieces_have_a_mean_of_their_own(cache_dir):
     states /= np.linalg.norm(states, axis=1, keepdims=True)
     about = states - states.mean(axis=0)
     np.testing.assert_allclose(rows, about / np.linalg.norm(about, axis=1, keepdims=True), atol=0.02)
+
+
+class Still:
+    """A model of given rows whose states on any text are given too."""
+
+    def __init__(self, rows, states):
+        self.rows, self.given = rows, states
+
+    def table(self, role):
+        return MemoryTable(self.rows)
+
+    def states(self, sequences, layers):
+        return self.given[None]
+
+
+def test_a_fingerprint_is_that_of_rows_and_layers_and_not_of_rounding():
+    drawn = np.random.default_rng(0)
+    rows, states = torch.randn(50, 64), drawn.normal(size=(3, 64)).astype(np.float32)
+    print_of = fingerprint(Still(rows, states), [0])
+    for _ in range(20):
+        noise = 1 + 1e-6 * drawn.normal(size=states.shape)
+        assert fingerprint(Still(rows, (states * noise).astype(np.float32)), [0]) == print_of
+    moved = rows.clone()
+    moved[7, 3] += 1e-3
+    assert fingerprint(Still(moved, states), [0]) != print_of
+    assert fingerprint(Still(rows, drawn.normal(size=(3, 64)).astype(np.float32)), [0]) != print_of
