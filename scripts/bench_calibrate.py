@@ -256,6 +256,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
         if axes.get_xlim()[1] > 100:  # thousand: a long run stands beside short ones
             axes.set_xscale("symlog", linthresh=30)
             axes.xaxis.set_major_formatter("{x:g}")
+            axes.set_xlim(left=0)
         axes.set(title=name, xlabel="thousand tokens read", ylabel="held-out bits per byte above the source")
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.16))
