@@ -15,7 +15,7 @@ from tokenadapt.methods import parse_method
 from tokenadapt.methods.auto import candidates, pick
 from tokenadapt.methods.hiding import hide
 from tokenadapt.methods.make import run
-from tokenadapt.methods.refine import spread
+from tokenadapt.methods.statistics import spread
 from tokenadapt.methods.within import needs_of
 from tokenadapt.plan import missing_rows
 

@@ -8,8 +8,9 @@ from tokenadapt.errors import RequestError
 from tokenadapt.methods.in_place import best_in_place
 from tokenadapt.methods.make import run
 from tokenadapt.methods.options import Chosen, NonNegative, parse_method
-from tokenadapt.methods.refine import refine, spread
+from tokenadapt.methods.refine import refine
 from tokenadapt.methods.registry import find
+from tokenadapt.methods.statistics import spread
 from tokenadapt.plan import Dense, Plan, Problem
 
 CANDIDATES = "pieces+length+ends+learned+hybrid"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from tokenadapt.errors import TokenAdaptError
 from tokenadapt.methods.make import make_rows
 from tokenadapt.methods.options import Chosen
-from tokenadapt.methods.own_text import Retold, observe, retell
+from tokenadapt.methods.own_text import FEWEST, Retold, observe, of_inputs, retell
 from tokenadapt.methods.pieces import pieces
 from tokenadapt.methods.single_row import Cost, cost, cost_of
 from tokenadapt.plan import Problem
@@ -18,7 +17,6 @@ from tokenadapt.plan import Problem
 log = logging.getLogger(__name__)
 
 TEXTS: Final = 128  # that the source model writes
-FEWEST: Final = 500  # tokens in them below which they say nothing
 
 
 def best_in_place(problem: Problem, named: Sequence[Chosen], taken: Chosen) -> Chosen:
@@ -53,15 +51,10 @@ def best_in_place(problem: Problem, named: Sequence[Chosen], taken: Chosen) -> C
 def _costs(problem: Problem, named: Sequence[Chosen], told: Sequence[Retold]) -> list[Cost]:
     """What the texts cost under each method's table; a tied table is read as well as written."""
     found = []
-    seen = None if problem.tied else observe(problem, problem.inputs or pieces(_of_inputs(problem)), told)
+    seen = None if problem.tied else observe(problem, problem.inputs or pieces(of_inputs(problem)), told)
     with problem.progress.stage("try methods with all new rows in place", len(named), "methods") as advance:
         for chosen in named:
             made = make_rows(problem, chosen)
             found.append(cost(problem, made, made, told) if seen is None else cost_of(problem, made, seen))
             advance(1)
     return found
-
-
-def _of_inputs(problem: Problem) -> Problem:
-    assert problem.model is not None
-    return replace(problem, role="input", table=problem.model.table("input"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Literal
 
@@ -17,7 +18,10 @@ from tokenadapt.vocab.types import Ids
 def fill(table: Table, made: Plan | Dense, more: Plan | Dense, hole: Ids) -> Plan | Dense:
     """`made` with its empty rows `hole` (ascending) taken from `more`, whose row i is for hole[i]."""
     if isinstance(made, Plan) and isinstance(more, Plan) and _fit(made, more):
-        return _join(made, more, hole)
+        total = len(made.start) - 1
+        which = np.zeros(total, np.int64)
+        which[hole] = 1
+        return _select_plan([made, _spread_out(more, hole, total)], which)
     rows = as_rows(table, made)
     for first in range(0, len(hole), BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, len(hole))
@@ -25,8 +29,7 @@ def fill(table: Table, made: Plan | Dense, more: Plan | Dense, hole: Ids) -> Pla
     empty = np.zeros(len(rows), dtype=bool)
     if more.empty is not None:
         empty[hole] = more.empty
-    wanted = [one.primitives for one in (made, more) if isinstance(one, Dense) and one.primitives is not None]
-    return Dense(rows, empty, wanted[0] if wanted else None)
+    return Dense(rows, empty, _primitives((made, more)))
 
 
 def select(table: Table, made: Sequence[Plan | Dense], which: Ids) -> Plan | Dense:
@@ -44,8 +47,11 @@ def select(table: Table, made: Sequence[Plan | Dense], which: Ids) -> Plan | Den
     for number, one in enumerate(made):
         if one.empty is not None:
             empty |= (which == number) & one.empty
-    wanted = [one.primitives for one in made if isinstance(one, Dense) and one.primitives is not None]
-    return Dense(rows, empty, wanted[0] if wanted else None)
+    return Dense(rows, empty, _primitives(made))
+
+
+def _primitives(made: Sequence[Plan | Dense]) -> torch.Tensor | None:
+    return next((one.primitives for one in made if isinstance(one, Dense) and one.primitives is not None), None)
 
 
 def _select_plan(plans: Sequence[Plan], which: Ids) -> Plan:
@@ -101,31 +107,17 @@ def _same(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> bool:
     return a is None or b is None or np.array_equal(a, b)
 
 
-def _join(made: Plan, more: Plan, hole: Ids) -> Plan:
-    """Plan with plan: terms put in place, scale and bias where either has them."""
-    counts = np.diff(made.start)
-    counts[hole] = np.diff(more.start)
-    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    source, weight = np.empty(start[-1], np.int64), np.empty(start[-1], np.float32)
-    for plan, runs in ((made, np.arange(len(counts))), (more, hole)):
-        moved = np.repeat(start[runs] - plan.start[:-1], np.diff(plan.start)) + np.arange(len(plan.source_id))
-        source[moved], weight[moved] = plan.source_id, plan.weight
+def _spread_out(plan: Plan, hole: Ids, total: int) -> Plan:
+    """A plan whose row i is for hole[i] (ascending), as one of `total` rows: the others are empty."""
+    counts = np.zeros(total, np.int64)
+    counts[hole] = np.diff(plan.start)
 
-    def per_row(name: Literal["scale", "bias"], neutral: float) -> NDArray[np.float32] | None:
-        first, second = getattr(made, name), getattr(more, name)
-        if first is None and second is None:
+    def per_row(given: NDArray[np.float32] | None, neutral: float) -> NDArray[np.float32] | None:
+        if given is None:
             return None
-        whole = np.full(len(counts), neutral, np.float32) if first is None else first.copy()
-        whole[hole] = neutral if second is None else second
+        whole = np.full(total, neutral, np.float32)
+        whole[hole] = given
         return whole
 
-    return Plan(
-        start,
-        source,
-        weight,
-        scale=per_row("scale", 1.0),
-        shift=made.shift if made.shift is not None else more.shift,
-        bias=per_row("bias", 0.0),
-        direction=made.direction if made.direction is not None else more.direction,
-        mean=made.mean if made.mean is not None else more.mean,
-    )
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return replace(plan, start=start, scale=per_row(plan.scale, 1.0), bias=per_row(plan.bias, 0.0))

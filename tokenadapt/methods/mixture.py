@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -167,9 +167,15 @@ def old_ids(alignment: Alignment) -> Ids:
 @torch.inference_mode()
 def log_sum(table: Table, ids: Ids, states: torch.Tensor) -> torch.Tensor:
     """Log of the summed exponentials of the logits of old tokens `ids`: (n,)."""
-    total, step = torch.full((len(states),), -torch.inf), rows_at_once(table.shape[1])
-    for first in range(0, len(ids), step):
-        rows = table.rows(ids[first : first + step]).float()
+    step = rows_at_once(table.shape[1])
+    return log_sum_of((table.rows(ids[first : first + step]).float() for first in range(0, len(ids), step)), states)
+
+
+@torch.inference_mode()
+def log_sum_of(blocks: Iterable[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
+    """The same of rows that come in blocks."""
+    total = torch.full((len(states),), -torch.inf)
+    for rows in blocks:
         for at in range(0, len(states), CHUNK):
             part = torch.logsumexp(states[at : at + CHUNK] @ rows.T, 1)
             total[at : at + CHUNK] = torch.logaddexp(total[at : at + CHUNK], part)

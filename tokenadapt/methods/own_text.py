@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -16,10 +16,11 @@ from tokenadapt.plan import Dense, Model, Plan, Problem, Table, missing_rows, ro
 from tokenadapt.spaces.cache import content_key
 from tokenadapt.spaces.own import fingerprint
 from tokenadapt.spaces.shelf import shelf
-from tokenadapt.vocab.types import ByteVocab, How, Ids
+from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids
 
 LENGTH: Final = 72  # tokens of a text, its prompt included
 PROMPT: Final = 8  # pieces of a prompt at most
+FEWEST: Final = 500  # positions below which texts say nothing
 HELD_OUT: Final = 10  # every tenth text judges what the others taught
 
 
@@ -80,16 +81,27 @@ def _states(problem: Problem, inputs: Plan | Dense, texts: Sequence[Ids]) -> tor
     """States before each target token, under the new input rows. An id below 0 is -1 less an old one."""
     assert problem.model is not None
     ids, where = np.unique(np.concatenate(texts), return_inverse=True)
-    old = problem.model.table("input")
-    source = np.where(ids < 0, -1 - ids, problem.alignment.source_id[np.maximum(ids, 0)])
-    rows = torch.zeros(len(ids), old.shape[1])
-    copied = np.flatnonzero(source >= 0)
-    rows[torch.from_numpy(copied)] = old.rows(source[copied]).float()
-    fresh = np.flatnonzero((source < 0) & (problem.alignment.how[np.maximum(ids, 0)] == How.MISSING))
-    place = np.searchsorted(problem.alignment.missing, ids[fresh])
-    rows[torch.from_numpy(fresh)] = chosen_rows(old, inputs, place)
+    rows = new_rows(problem.model.table("input"), problem.alignment, inputs, ids)
     ends = np.cumsum([len(text) for text in texts])[:-1]
     return problem.model.states_under([part.tolist() for part in np.split(where.reshape(-1), ends)], rows)
+
+
+def new_rows(table: Table, alignment: Alignment, made: Plan | Dense, ids: Ids) -> torch.Tensor:
+    """Float32 rows of target tokens, `ids` ascending; an id below 0 is -1 less an old one, an unused id is zero."""
+    known = np.maximum(ids, 0)
+    source = np.where(ids < 0, -1 - ids, alignment.source_id[known])
+    rows = torch.zeros(len(ids), table.shape[1])
+    copied = np.flatnonzero(source >= 0)
+    rows[torch.from_numpy(copied)] = table.rows(source[copied]).float()
+    fresh = np.flatnonzero((source < 0) & (alignment.how[known] == How.MISSING))
+    rows[torch.from_numpy(fresh)] = chosen_rows(table, made, np.searchsorted(alignment.missing, ids[fresh]))
+    return rows
+
+
+def of_inputs(problem: Problem) -> Problem:
+    """The same problem for the input table."""
+    assert problem.model is not None
+    return replace(problem, role="input", table=problem.model.table("input"))
 
 
 def chosen_rows(table: Table, made: Plan | Dense, index: Ids) -> torch.Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tokenadapt.methods.classes import CLASSES, joined
 from tokenadapt.methods.options import Chosen
+from tokenadapt.methods.statistics import spread
 from tokenadapt.plan import Problem
 
 Floats = NDArray[np.float64]
@@ -111,8 +112,3 @@ def widened(noise: float, tests: int) -> float:
     from scipy.stats import norm
 
     return float(norm.isf(norm.sf(noise) / max(1, tests)))
-
-
-def spread(gain: Floats) -> float:
-    """Standard error of the sum of independent figures, one a text."""
-    return float(np.sqrt(len(gain)) * np.std(gain, ddof=1)) if len(gain) > 1 else 0.0

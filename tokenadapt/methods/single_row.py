@@ -9,9 +9,10 @@ from typing import Final
 import numpy as np
 import torch
 
-from tokenadapt.methods.mixture import CHUNK, log_sum, old_ids
-from tokenadapt.methods.own_text import HELD_OUT, Observed, Retold, chosen_rows, observe
+from tokenadapt.methods.mixture import log_sum, log_sum_of, old_ids
+from tokenadapt.methods.own_text import HELD_OUT, Observed, Retold, new_rows, observe
 from tokenadapt.methods.ragged import Floats
+from tokenadapt.methods.statistics import spread
 from tokenadapt.plan import Dense, Plan, Problem, missing_rows, rows_at_once
 from tokenadapt.vocab.types import Ids
 
@@ -35,9 +36,8 @@ class Cost:
     def clearly_below(self, other: Cost) -> bool:
         """Whether these texts cost less than in another count by more than the noise between texts."""
         numbers, place = np.unique(self.text, return_inverse=True)
-        less = np.bincount(place.reshape(-1), other.nats - self.nats)
-        error = less.std(ddof=1) * np.sqrt(len(numbers)) if len(numbers) > 1 else np.inf
-        return bool(less.sum() > NOISE * error)
+        less = np.bincount(place.reshape(-1), other.nats - self.nats).astype(np.float64)
+        return len(numbers) > 1 and bool(less.sum() > NOISE * spread(less))
 
 
 def best_single(problem: Problem, reads: Dense, writes: Dense, told: Sequence[Retold]) -> Dense:
@@ -46,8 +46,9 @@ def best_single(problem: Problem, reads: Dense, writes: Dense, told: Sequence[Re
     What one table costs against two is said: in bits per byte of these texts, and in megabytes.
     """
     judged = [text for text in told if text.number % HELD_OUT == 0]
-    two = cost(problem, reads, writes, judged)
-    best, least, chosen = reads, cost(problem, reads, reads, judged), 0.0
+    seen = observe(problem, reads, judged)
+    two = cost_of(problem, writes, seen)
+    best, least, chosen = reads, cost_of(problem, reads, seen), 0.0
     for share in SHARES:
         rows = Dense(torch.lerp(reads.rows, writes.rows, share), reads.empty)
         found = cost(problem, rows, rows, judged)
@@ -76,18 +77,11 @@ def cost_of(problem: Problem, outputs: Plan | Dense, seen: Observed) -> Cost:
 @torch.inference_mode()
 def cross_entropy(problem: Problem, outputs: Plan | Dense, seen: Observed) -> Floats:
     """Nats of each label over the whole new vocabulary but unused ids: (n,)."""
-    table, missing, states = problem.table, problem.alignment.missing, seen.states
-    norm = log_sum(table, old_ids(problem.alignment), states)
-    for first in range(0, len(missing), rows_at_once(table.shape[1])):
-        rows = missing_rows(table, outputs, first, min(first + rows_at_once(table.shape[1]), len(missing)))
-        for at in range(0, len(states), CHUNK):
-            part = torch.logsumexp(states[at : at + CHUNK] @ rows.T, 1)
-            norm[at : at + CHUNK] = torch.logaddexp(norm[at : at + CHUNK], part)
+    table, alignment, states = problem.table, problem.alignment, seen.states
+    total, step = len(alignment.missing), rows_at_once(table.shape[1])
+    blocks = (missing_rows(table, outputs, first, min(first + step, total)) for first in range(0, total, step))
+    norm = torch.logaddexp(log_sum(table, old_ids(alignment), states), log_sum_of(blocks, states))
     labels, where = np.unique(seen.label, return_inverse=True)
-    source = problem.alignment.source_id[labels]
-    rows = torch.zeros(len(labels), table.shape[1])
-    rows[torch.from_numpy(source >= 0)] = table.rows(source[source >= 0]).float()
-    fresh = np.searchsorted(missing, labels[source < 0])
-    rows[torch.from_numpy(source < 0)] = chosen_rows(table, outputs, fresh)
+    rows = new_rows(table, alignment, outputs, labels)
     own = (states * rows[torch.from_numpy(where.reshape(-1))]).sum(1)
     return np.asarray((norm - own).double().numpy())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Annotated, Final, Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from tokenadapt.methods.learned import learned
 from tokenadapt.methods.merge import merges_of
 from tokenadapt.methods.mixture import Rules, fit, log_sum
 from tokenadapt.methods.options import Bound, Share
-from tokenadapt.methods.own_text import Observed, canonical, observe, retell
+from tokenadapt.methods.own_text import FEWEST, Observed, canonical, observe, of_inputs, retell
 from tokenadapt.methods.pieces import end_piece, pieces, readable
 from tokenadapt.methods.single_row import best_single
 from tokenadapt.methods.statistics import mean_row
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 
 TEXTS: Final = {"low": 384, "full": 768}  # how many the source model writes
 GROUPS: Final = 6  # one piece, two, ... and this many or more: each with weights of its own
-FEWEST: Final = 500  # positions below which nothing is fitted
 COMMON: Final = 2048  # positions over which an old token's mean probability is taken
 
 
@@ -56,7 +54,7 @@ def stacked(
     try:
         told = retell(problem, texts or TEXTS[effort])
         same = problem.tied or (problem.model is not None and problem.model.tied)
-        inputs = problem.inputs or (corrected if same else learned(_of_inputs(problem), effort=effort, share=share))
+        inputs = problem.inputs or (corrected if same else learned(of_inputs(problem), effort=effort, share=share))
         seen = observe(problem, inputs, told)
     except TokenAdaptError as error:
         log.warning("stacked: output rows are those of learned, for the source model wrote no texts. %s", error)
@@ -90,11 +88,6 @@ def _fitted(problem: Problem, corrected: Dense, seen: Observed) -> Dense | None:
         log.warning("stacked: the mix is no better on held-out texts; the learned rows stay")
         return None
     return Dense(mixture.rows(rules, problem.progress), np.asarray(readable(problem).counts == 0))
-
-
-def _of_inputs(problem: Problem) -> Problem:
-    assert problem.model is not None
-    return replace(problem, role="input", table=problem.model.table("input"))
 
 
 def features(problem: Problem, seen: Observed) -> torch.Tensor:

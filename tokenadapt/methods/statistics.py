@@ -47,3 +47,8 @@ def norms(table: Table, ids: Ids, centre: NDArray[np.float64]) -> NDArray[np.flo
     """Distance of each row `ids` from `centre`: (len(ids),)."""
     parts = [np.linalg.norm(rows - centre, axis=1) for rows in blocks(table, ids)]
     return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def spread(gain: NDArray[np.float64]) -> float:
+    """Standard error of the sum of independent figures, one a text."""
+    return float(np.sqrt(len(gain)) * np.std(gain, ddof=1)) if len(gain) > 1 else 0.0
