@@ -1,6 +1,7 @@
 """What holds for every method in the registry; a new line in the table is tested the moment it is written."""
 
 import random
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -148,6 +149,53 @@ def test_pieces_without_a_row_are_not_read(name):
     short = torch.randn(len(OLD) - 1, 8)  # `ing` has no row, and `theing` needs it
     new = tuple(token for token in NEW if token != b"ing")
     assert torch.isfinite(rows_of(world(name, table=short, new=new), name)).all()
+
+
+class Counted:
+    """A progress that keeps what each stage was told, and may be broken off at the first step."""
+
+    def __init__(self, stop=False):
+        self.stages, self.stop = [], stop
+
+    def note(self, message):
+        pass
+
+    @contextmanager
+    def stage(self, name, total=None, unit=""):
+        mine = [name, total, 0.0]
+        self.stages.append(mine)
+
+        def advance(amount):
+            mine[2] += amount
+            if self.stop:
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+# These have no loop of their own that could be long: others read the model, search or encode for them.
+SHORT = {"zero", "mean", "pieces", "length", "ends", "asymmetric", "merge", "local", "global", "hybrid", "chain"}
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - SHORT))
+def test_long_methods_say_how_far_they_are_and_can_be_broken_off(name):
+    progress = Counted()
+    run(replace(world(name), progress=progress), chosen(name))
+    steps = [(total, done) for _, total, done in progress.stages if total]
+    assert any(done for _, done in steps)
+    assert all(done <= total for total, done in steps)
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(world(name), progress=Counted(stop=True)), chosen(name))
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if "donor" in method.needs])
+@pytest.mark.parametrize("value", [0.0, 1.0], ids=["zero", "twins"])
+def test_equal_rows_of_a_donor_make_finite_rows(name, value):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        rows = torch.full((len(NEW) + 3, 5), value, dtype=dtype)
+        for some in (rows, torch.cat([rows[:-4], torch.eye(5, dtype=dtype)[:4]])):
+            problem = replace(world(name), donor=make_donor(rows=some))
+            assert torch.isfinite(rows_of(problem, name)).all()
 
 
 def test_what_a_method_leaves_comes_from_the_fallback_then_from_the_mean():

@@ -11,7 +11,7 @@ from scipy.linalg import orthogonal_procrustes
 
 from tests.methods.problems import TinyModel, make_problem
 from tests.methods.test_first import terms
-from tokenadapt.errors import RequestError
+from tokenadapt.errors import MissingExtraError, RequestError
 from tokenadapt.finishing import add_bias, calibrate_norms
 from tokenadapt.methods import Chosen
 from tokenadapt.methods.by_vectors import nearest_rows
@@ -151,6 +151,13 @@ def test_ngrams_of_fasttexts_own_format_give_any_token_a_vector(tmp_path):
     assert vectors[1].any()
     np.testing.assert_allclose(vectors[1] * np.linalg.norm(model.wv["the"]), model.wv["the"], atol=1e-5)
     assert not vectors[0].any()  # a space is no text
+
+
+def test_fasttexts_own_format_without_the_library_is_said_plainly(tmp_path, monkeypatch):
+    (tmp_path / "w.bin").write_bytes(b"x")
+    monkeypatch.setitem(__import__("sys").modules, "gensim.models.fasttext", None)
+    with pytest.raises(MissingExtraError, match="needs the package gensim"):
+        run(make_problem(old=OLD, new=NEW), Chosen("ofa", {"vectors": tmp_path / "w.bin"}))
 
 
 @pytest.mark.parametrize(

@@ -29,23 +29,26 @@ def clp(problem: Problem, *, k: Annotated[int, Bound(0)] = 0) -> Plan | Dense:
 
 def _all(problem: Problem, shared: DonorView) -> Dense:
     """Cosines are linear in the token's unit vector n: sum_o (n.n_o) E_o = n (sum_o n_o E_o^T), one small matrix."""
-    width = shared.table.shape[1]
+    width, known = shared.table.shape[1], shared.known
     carry, total = np.zeros((width, problem.width)), np.zeros(width)
-    for first in range(0, len(shared.anchor), BLOCK_ROWS):
-        part = slice(first, first + BLOCK_ROWS)
-        units = unit(shared.table.rows(shared.anchor[part]).float().numpy()).astype(np.float64)
-        carry += units.T @ problem.table.rows(shared.source[part]).double().numpy()
-        total += units.sum(axis=0)
     M = len(problem.alignment.missing)
     rows, empty = torch.zeros(M, problem.width), np.ones(M, dtype=bool)
-    known = shared.known
-    for first in range(0, len(known), BLOCK_ROWS):
-        index = known[first : first + BLOCK_ROWS]
-        units = unit(shared.missing_rows(index).numpy()).astype(np.float64)
-        weight = units @ total
-        good = weight > SMALLEST * max(1, len(shared.anchor))
-        rows[index[good]] = torch.from_numpy((units[good] @ carry) / weight[good, None]).float()
-        empty[index[good]] = False
+    work = problem.progress.stage("weigh copied tokens", total=len(shared.anchor) + len(known), unit="tokens")
+    with work as advance:
+        for first in range(0, len(shared.anchor), BLOCK_ROWS):
+            part = slice(first, first + BLOCK_ROWS)
+            units = unit(shared.table.rows(shared.anchor[part]).float().numpy()).astype(np.float64)
+            carry += units.T @ problem.table.rows(shared.source[part]).double().numpy()
+            total += units.sum(axis=0)
+            advance(len(units))
+        for first in range(0, len(known), BLOCK_ROWS):
+            index = known[first : first + BLOCK_ROWS]
+            units = unit(shared.missing_rows(index).numpy()).astype(np.float64)
+            weight = units @ total
+            good = weight > SMALLEST * max(1, len(shared.anchor))
+            rows[index[good]] = torch.from_numpy((units[good] @ carry) / weight[good, None]).float()
+            empty[index[good]] = False
+            advance(len(index))
     return Dense(rows, empty)
 
 

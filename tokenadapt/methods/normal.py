@@ -21,8 +21,9 @@ Shape = Literal["full", "diagonal", "scalar"]
 def normal(problem: Problem, *, covariance: Shape = "full", scale: NonNegative = 1.0) -> Dense:
     """A draw from N(mean, scale * covariance) of the old ordinary rows (Hewitt 2021).
 
-    `covariance`: `full`; `diagonal`, each column by itself; `scalar`, one variance for the whole table (what the
-    published TokenAdapt falls back to). `scale` 1e-9 is what transformers' mean resizing uses. A token's draw
+    `covariance`: `full` (multivariate in arXiv:2407.05841); `diagonal`, each column by itself (univariate there);
+    `scalar`, one variance for the whole table (what the published TokenAdapt falls back to). `scale` makes draws
+    narrower or wider; 1e-9 is what transformers' mean resizing uses. A token's draw
     depends on the seed and its bytes alone, not on its id.
     """
     ids = problem.ordinary

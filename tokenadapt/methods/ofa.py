@@ -44,11 +44,13 @@ def ofa(
             f"ofa can store factors of a rank below the model's width ({problem.width}) only.",
             f"Write ofa:vectors=FILE,factors=true,keep_dim=K, with K from 1 to {problem.width - 1}.",
         )
-    read = read_word_vectors(vectors, words)
+    read = read_word_vectors(vectors, words, progress=problem.progress)
     plain = [LANGUAGE.sub("", word).replace("$", " ").strip() or word for word in read.words]
     shared = replace(read, words=plain)
-    old = subword_vectors(problem.source, shared, by_frequency=False)
-    new = subword_vectors(problem.target, shared, by_frequency=False)
+    old, new = (
+        subword_vectors(vocab, shared, by_frequency=False, progress=problem.progress)
+        for vocab in (problem.source, problem.target)
+    )
     plan = nearest_rows(problem, old, new, k, tau)
     if not kept:
         return plan
@@ -64,8 +66,11 @@ def ofa(
 def _primitives(problem: Problem, keep_dim: int) -> torch.Tensor:
     """The leading right singular vectors of the old table: (keep_dim, D)."""
     second = np.zeros((problem.width, problem.width))
-    for rows in blocks(problem.table, np.arange(problem.table.shape[0])):
-        second += rows.T @ rows
+    total = problem.table.shape[0]
+    with problem.progress.stage("find the old table's directions", total=total, unit="rows") as advance:
+        for rows in blocks(problem.table, np.arange(total)):
+            second += rows.T @ rows
+            advance(len(rows))
     values, vectors = np.linalg.eigh(second)  # ascending
     lost = values[:-keep_dim].clip(0).sum() / max(values.clip(0).sum(), np.finfo(float).tiny)
     problem.progress.note(

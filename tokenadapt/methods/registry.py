@@ -48,7 +48,13 @@ METHODS: Final[dict[str, Method]] = {
     for method in (
         Method("zero", "all zeros (a baseline: a zero output row often wins)", "", (), "constant"),
         Method("mean", "mean of the old ordinary rows", "", (), "constant"),
-        Method("normal", "a draw from the old rows' normal distribution", "Hewitt 2021", (), "normal"),
+        Method(
+            "normal",
+            "a draw from the old rows' normal distribution",
+            "Hewitt 2021; Mundra et al. 2024, arXiv:2407.05841",
+            (),
+            "normal",
+        ),
         Method("pieces", "mean of the old pieces", "Gee et al. 2022, arXiv:2402.09977 (FVT)", (), "pieces"),
         Method("length", "old pieces weighted by their length", "", (), "length"),
         Method("ends", "input: last piece; output: front-loaded pieces", "transplant-vocab", (), "ends"),

@@ -9,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from tokenadapt.methods import donor
+from tokenadapt.methods.donor import DonorView
 from tokenadapt.methods.options import NonNegative
 from tokenadapt.methods.statistics import mean_row, variance
 from tokenadapt.plan import BLOCK_ROWS, Dense, Problem, Table
 from tokenadapt.vocab.types import Ids
 
 Matrix = NDArray[np.float64]
+Moments = tuple[Matrix, Matrix]  # mean and standard deviation of each column
 
 
 def sava(
@@ -40,22 +42,31 @@ def sava(
         _moments(shared.table, shared.anchor, standardise),
         _moments(problem.table, shared.source, standardise),
     )
-    square, cross = np.zeros((len(here[0]),) * 2), np.zeros((len(here[0]), problem.width))
-    for first in range(0, len(shared.anchor), BLOCK_ROWS):
-        part = slice(first, first + BLOCK_ROWS)
-        x = (shared.table.rows(shared.anchor[part]).double().numpy() - here[0]) / here[1]
-        square += x.T @ x
-        cross += x.T @ ((problem.table.rows(shared.source[part]).double().numpy() - there[0]) / there[1])
-    fitted = _fit(square, cross, map, ridge)
-    for first in range(0, len(shared.known), BLOCK_ROWS):
-        index = shared.known[first : first + BLOCK_ROWS]
-        x = (shared.missing_rows(index).double().numpy() - here[0]) / here[1]
-        rows[index] = torch.from_numpy((x @ fitted) * there[1] + there[0]).float()
-        empty[index] = False
+    fitted = _fit(*_products(problem, shared, here, there), map, ridge)
+    with problem.progress.stage("map donor rows", total=len(shared.known), unit="tokens") as advance:
+        for first in range(0, len(shared.known), BLOCK_ROWS):
+            index = shared.known[first : first + BLOCK_ROWS]
+            x = (shared.missing_rows(index).double().numpy() - here[0]) / here[1]
+            rows[index] = torch.from_numpy((x @ fitted) * there[1] + there[0]).float()
+            empty[index] = False
+            advance(len(index))
     return Dense(rows, empty)
 
 
-def _moments(table: Table, ids: Ids, standardise: bool) -> tuple[Matrix, Matrix]:
+def _products(problem: Problem, shared: DonorView, here: Moments, there: Moments) -> tuple[Matrix, Matrix]:
+    """X^T X (d, d) and X^T Y (d, D) over the copied tokens, X in the donor's space and Y in the source's."""
+    square, cross = np.zeros((len(here[0]),) * 2), np.zeros((len(here[0]), problem.width))
+    with problem.progress.stage("compare copied tokens", total=len(shared.anchor), unit="tokens") as advance:
+        for first in range(0, len(shared.anchor), BLOCK_ROWS):
+            part = slice(first, first + BLOCK_ROWS)
+            x = (shared.table.rows(shared.anchor[part]).double().numpy() - here[0]) / here[1]
+            square += x.T @ x
+            cross += x.T @ ((problem.table.rows(shared.source[part]).double().numpy() - there[0]) / there[1])
+            advance(len(x))
+    return square, cross
+
+
+def _moments(table: Table, ids: Ids, standardise: bool) -> Moments:
     """Mean and standard deviation of each column; 1 where it is not wanted or a column never changes."""
     mean = mean_row(table, ids)
     if not standardise:

@@ -15,6 +15,7 @@ from tokenadapt.plan import Plan, Problem
 from tokenadapt.vocab.types import ByteVocab
 
 Counts = dict[int, Counter[int]]  # target id -> old id -> weight
+BATCH = 8192  # word pairs spelled at once
 SHARE, SHARE_AT_WORD = 1000.0, 2000.0  # weight of one relative's translations; of those that begin a word
 
 
@@ -35,7 +36,8 @@ def trans(
             "The method trans takes a translation table or a parallel corpus: one of the two.",
             "Write trans:table=PATH, or trans:parallel=PATH.",
         )
-    words = read_table(table, min_count) if table else count_links(parallel, min_count)  # type: ignore[arg-type]
+    with problem.progress.stage(f"read {(table or parallel).name}"):  # type: ignore[union-attr]
+        words = read_table(table, min_count) if table else count_links(parallel, min_count)  # type: ignore[arg-type]
     counts = token_counts(problem, words)
     _add_shared(problem, counts)
     _add_relatives(problem, counts)
@@ -45,13 +47,18 @@ def trans(
 def token_counts(problem: Problem, words: Counter[Pair]) -> Counts:
     """Weights of token pairs: each word pair's tokens, spelled by the tokenizers' own models."""
     pairs = list(words)
-    old = problem.source.spell([source.encode() for source, _ in pairs])
-    new = problem.target.spell([target.encode() for _, target in pairs])
     counts: Counts = {}
-    for pair, left, right in zip(pairs, old, new, strict=True):
-        if left and right:
-            for i, j, share in shares(len(left), len(right)):
-                counts.setdefault(right[j], Counter())[left[i]] += words[pair] * share  # type: ignore[assignment]
+    with problem.progress.stage("share word pairs among tokens", total=len(pairs), unit="pairs") as advance:
+        for first in range(0, len(pairs), BATCH):
+            batch = pairs[first : first + BATCH]
+            old = problem.source.spell([source.encode() for source, _ in batch])
+            new = problem.target.spell([target.encode() for _, target in batch])
+            for pair, left, right in zip(batch, old, new, strict=True):
+                if not left or not right:
+                    continue
+                for i, j, share in shares(len(left), len(right)):
+                    counts.setdefault(right[j], Counter())[left[i]] += words[pair] * share  # type: ignore[assignment]
+            advance(len(batch))
     return counts
 
 
@@ -82,13 +89,16 @@ def _add_relatives(problem: Problem, counts: Counts) -> None:
     known = {data: index for index in sorted(counts) if (data := problem.target.token_bytes[index])}
     ordered = sorted(known)
     fresh: Counts = {}
-    for index in problem.alignment.missing.tolist():
-        data = problem.target.token_bytes[index]
-        if index in counts or not data:
-            continue
-        relatives = [known[other] for other in (*longer(data, ordered), *inside(data, known))]
-        if relatives:
-            fresh[index] = _blend(problem.source, [counts[other] for other in relatives])
+    missing = problem.alignment.missing.tolist()
+    with problem.progress.stage("look for relatives", total=len(missing), unit="tokens") as advance:
+        for index in missing:
+            advance(1)
+            data = problem.target.token_bytes[index]
+            if index in counts or not data:
+                continue
+            relatives = [known[other] for other in (*longer(data, ordered), *inside(data, known))]
+            if relatives:
+                fresh[index] = _blend(problem.source, [counts[other] for other in relatives])
     counts.update(fresh)
 
 

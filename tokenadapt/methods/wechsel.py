@@ -34,13 +34,16 @@ def wechsel(
     vectors from n-grams (.bin) or from the words that hold them, weighted by frequency (in text files: 1 / rank).
     `words` is how many words of each file are read.
     """
-    here, there = read_word_vectors(source, words), read_word_vectors(target, words)
+    here, there = (read_word_vectors(path, words, progress=problem.progress) for path in (source, target))
     if here.vectors.shape[1] != there.vectors.shape[1]:
         raise RequestError(
             f"{source} has vectors of {here.vectors.shape[1]} numbers, {target} of {there.vectors.shape[1]}.",
             "Give two files of one width.",
         )
-    old, new = subword_vectors(problem.source, here), subword_vectors(problem.target, there)
+    old, new = (
+        subword_vectors(vocab, read, progress=problem.progress)
+        for vocab, read in ((problem.source, here), (problem.target, there))
+    )
     if dictionary is not None:
         old = unit(old @ alignment_matrix(here, there, dictionary))
     return nearest_rows(problem, old, new, k, tau)

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from tokenadapt.errors import MissingExtraError, RequestError
+from tokenadapt.progress import SILENT, Progress
 from tokenadapt.spaces.options import unit
 from tokenadapt.spaces.wordvectors import first_width, read_words
 from tokenadapt.vocab.types import ByteVocab
 
 Matrix = NDArray[np.float32]
+BATCH = 8192  # words cut at once
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,14 @@ class Words:
         return {word: place for place, word in reversed(list(enumerate(self.words)))}
 
 
-def read_word_vectors(path: Path, limit: int) -> Words:
+def read_word_vectors(path: Path, limit: int, *, progress: Progress = SILENT) -> Words:
     """The first `limit` words of a text file of vectors, plain or gzipped, or of fastText's .bin (through gensim)."""
     if not path.is_file():
         raise RequestError(f"There is no file of word vectors {path}.", "Give a .vec, .txt, .gz or fastText .bin file.")
-    if path.suffix == ".bin":
-        return _fasttext(path, limit)
-    found = read_words(path, first_width(path), None, limit)
+    with progress.stage(f"read {path.name}"):
+        if path.suffix == ".bin":
+            return _fasttext(path, limit)
+        found = read_words(path, first_width(path), None, limit)
     words = list(found)
     rank = np.arange(1, len(words) + 1)
     return Words(words, np.stack([found[word] for word in words]), 1.0 / rank)
@@ -56,7 +59,9 @@ def _fasttext(path: Path, limit: int) -> Words:
     return Words(words, learnt.vectors[: len(words)].astype(np.float32), counts, learnt.get_vector)
 
 
-def subword_vectors(vocab: ByteVocab, words: Words, *, by_frequency: bool = True) -> Matrix:
+def subword_vectors(
+    vocab: ByteVocab, words: Words, *, by_frequency: bool = True, progress: Progress = SILENT
+) -> Matrix:
     """A unit vector for each token, zero where none can be made: (V, d).
 
     From the n-grams of the token's own text where the file has them; else the mean of the words that the tokenizer
@@ -66,11 +71,15 @@ def subword_vectors(vocab: ByteVocab, words: Words, *, by_frequency: bool = True
         return _from_ngrams(vocab, words)
     rows: list[int] = []
     columns: list[int] = []
-    for before in ("", " "):
-        for place, ids in enumerate(vocab.encode([before + word for word in words.words])):
-            distinct = sorted(set(ids))
-            rows += distinct
-            columns += [place] * len(distinct)
+    with progress.stage("cut words into tokens", total=len(words.words), unit="words") as advance:
+        for first in range(0, len(words.words), BATCH):
+            part = words.words[first : first + BATCH]
+            for before in ("", " "):
+                for place, ids in enumerate(vocab.encode([before + word for word in part]), first):
+                    distinct = sorted(set(ids))
+                    rows += distinct
+                    columns += [place] * len(distinct)
+            advance(len(part))
     if not rows:
         return np.zeros((len(vocab), words.vectors.shape[1]), np.float32)
     weight = words.weight[columns] if by_frequency else np.ones(len(rows))
