@@ -196,7 +196,10 @@ def _make_role(job: Job, problem: Problem, progress: Progress) -> MadeRole:
     with progress.stage(f"make {named} rows by {chosen}"):
         if job.rows is None:
             chosen = settled(problem, chosen)
-        made = finished(problem, job.rows(problem) if job.rows else make_rows(problem, chosen, choice.fallback), choice)
+            made = make_rows(problem, chosen, choice.fallback, say=progress.note)
+        else:
+            made = job.rows(problem)
+        made = finished(problem, made, choice)
     unused = unused_rows(problem, tied=setting.tied, readings=_readings(problem) if _will_run(job) else ())
     dtype = getattr(torch, options.dtype) if options.dtype else old.dtype
     return MadeRole(role, old, made, unused, setting.alignment, dtype, str(chosen))

@@ -226,6 +226,15 @@ def test_a_scaled_plan_keeps_its_scale_when_a_fallback_joins():
     torch.testing.assert_close(rows[~held][0], problem.table.tensor[1:].mean(0))
 
 
+def test_how_many_tokens_a_method_leaves_is_said():
+    said = []
+    make_rows(make_problem(), Chosen("pieces"), Chosen("length"), say=said.append)
+    assert said == ["pieces has no row for 1 of 7 tokens: the fallback, length, makes them"]
+    make_rows(make_problem(), Chosen("mean"), say=said.append)
+    make_rows(make_problem(), Chosen("pieces"))
+    assert len(said) == 1
+
+
 def test_the_mean_is_one_term_however_many_rows_there_are():
     problem = make_problem()
     plan = run(problem, Chosen("mean"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tokenadapt.methods.merge_rows import fill
@@ -14,9 +16,18 @@ from tokenadapt.vocab.types import Ids
 MEAN = Chosen("mean")
 
 
-def make_rows(problem: Problem, chosen: Chosen, fallback: Chosen = MEAN) -> Plan | Dense:
-    """A row for every missing token: by the method, else by the fallback, else the mean of the old rows."""
+def make_rows(
+    problem: Problem, chosen: Chosen, fallback: Chosen = MEAN, *, say: Callable[[str], object] | None = None
+) -> Plan | Dense:
+    """A row for every missing token: by the method, else by the fallback, else the mean of the old rows.
+
+    `say` is told how many tokens the method had nothing for, where there are any.
+    """
     made = run(problem, chosen)
+    left = len(holes(made))
+    if left and say:
+        total = len(problem.alignment.missing)
+        say(f"{chosen.name} has no row for {left:,} of {total:,} tokens: the fallback, {fallback}, makes them")
     for reserve in (fallback, MEAN):
         hole = holes(made)
         if len(hole):
