@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny import FAMILIES, LINES, save_tiny
@@ -142,6 +142,14 @@ def test_a_donor_is_read_with_its_own_tokenizer(tiny_checkpoint, tokenizers, tar
     assert json.loads((tmp_path / "out" / "transplant.json").read_text())["verify"]["ok"]
     with pytest.raises(RequestError, match="donor"):
         run(tiny_checkpoint, targets / "unigram", tmp_path / "none", method="omp:k=4")
+    weights = load_file(donor / "model.safetensors")
+    next(table for name, table in weights.items() if "embed" in name)[7, 0] = float("nan")
+    save_file(weights, donor / "model.safetensors", {"format": "pt"})
+    for method in ("omp:k=4", "clp", "sava"):
+        with pytest.raises(
+            RequestError, match=r"of the donor holds numbers that are not finite .* \(7\)"
+        ):
+            run(tiny_checkpoint, targets / "unigram", tmp_path / "none", method=method, donor=str(donor))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokenadapt.checkpoint.source import SourceCheckpoint, open_source
+from tokenadapt.checkpoint.tables import check_finite
 from tokenadapt.locate import locate
 from tokenadapt.plan import Role, Table
+from tokenadapt.progress import SILENT, Progress
 from tokenadapt.recipe import TransplantOptions
 from tokenadapt.vocab import byte_vocab, load_tokenizer
 from tokenadapt.vocab.types import ByteVocab
@@ -24,11 +26,13 @@ class DonorModel:
         return self.checkpoint.table(role)
 
 
-def open_donor(options: TransplantOptions) -> DonorModel | None:
-    """The donor that was asked for, or None; raises RequestError where it cannot be read."""
+def open_donor(options: TransplantOptions, progress: Progress = SILENT) -> DonorModel | None:
+    """The donor that was asked for, or None; raises RequestError where it cannot be read or is not finite."""
     if options.donor is None:
         return None
     folder = locate(options.donor, "model")
     checkpoint = open_source(folder, trust_remote_code=options.trust_remote_code)
+    for role, ref in checkpoint.tables.items():
+        check_finite(checkpoint.table(role), f"{ref.name} of the donor", progress)
     tokenizer = load_tokenizer(str(folder), trust_remote_code=options.trust_remote_code)
     return DonorModel(checkpoint, byte_vocab(tokenizer))

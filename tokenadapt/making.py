@@ -130,7 +130,7 @@ def make(job: Job, model: RowModel, progress: Progress = SILENT) -> tuple[MadeRo
 def pose(job: Job, model: Model, progress: Progress = SILENT) -> list[Problem]:
     """What methods are asked, for every role of the output."""
     space = open_job_space(job, model, progress) if job.rows is None and job.choice.needs_space else None
-    helpers = Helpers(model, space, open_donor(job.options))
+    helpers = Helpers(model, space, open_donor(job.options, progress))
     return [_problem(job, helpers, role, progress) for role in job.setting.roles]
 
 

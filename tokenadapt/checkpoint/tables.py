@@ -83,5 +83,5 @@ def check_finite(table: FileTable, name: str, progress: Progress = SILENT) -> No
         shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         raise RequestError(
             f"The table {name} holds numbers that are not finite in {len(bad)} of {total} rows ({shown}).",
-            "The source checkpoint is damaged: download it again, or take another one.",
+            "The checkpoint is damaged: download it again, or take another one.",
         )
