@@ -146,9 +146,7 @@ def test_a_donor_is_read_with_its_own_tokenizer(tiny_checkpoint, tokenizers, tar
     next(table for name, table in weights.items() if "embed" in name)[7, 0] = float("nan")
     save_file(weights, donor / "model.safetensors", {"format": "pt"})
     for method in ("omp:k=4", "clp", "sava"):
-        with pytest.raises(
-            RequestError, match=r"of the donor holds numbers that are not finite .* \(7\)"
-        ):
+        with pytest.raises(RequestError, match=r"of the donor holds numbers that are not finite .* \(7\)"):
             run(tiny_checkpoint, targets / "unigram", tmp_path / "none", method=method, donor=str(donor))
 
 
