@@ -135,6 +135,18 @@ def test_equal_old_rows_make_finite_rows(name, role, value):
 
 @EVERY
 @ROLES
+def test_rows_at_the_edge_of_float16_stay_inside_it(name, role):
+    """Sums of rows near 65,504 would be infinite in storage."""
+    table = 60_000 * torch.randn(len(OLD), 8, generator=torch.Generator().manual_seed(1)).sign()
+    problem = world(name, role=role, table=table.half())
+    made = make_rows(problem, chosen(name))
+    for block in build_table(problem.table, problem.alignment, made, torch.zeros(problem.width)):
+        assert block.dtype == torch.float16
+        assert torch.isfinite(block).all()
+
+
+@EVERY
+@ROLES
 def test_vocabularies_of_one_token(name, role):
     for old, new in (((b"a",), (b"a",)), ((b"a",), (b"aa",)), ((b"a",), (b"b",))):
         problem = world(name, role=role, old=old, new=new)
