@@ -122,7 +122,7 @@ def test_a_run_keeps_what_it_found_and_is_taken_up_again(target, tmp_path, monke
 
     (tmp_path / "prose.txt").write_text("The cat sat on the mat and looked at the other cats. " * 8)
     where = tmp_path / "kept.json"
-    words = ["--texts", str(tmp_path), "--model", "pocket", "--targets", str(target), "--json", str(where)]
+    words = ["--texts", str(tmp_path), "--models", "pocket", "--targets", str(target), "--json", str(where)]
 
     def run(*more):
         monkeypatch.setattr(sys, "argv", ["bench_fidelity.py", *words, "--kb", "1", *more])
@@ -166,3 +166,30 @@ def test_a_method_that_cannot_be_made_is_named_and_the_others_go_on(target, tmp_
     measure(Entry("key", found, lambda: None), bench, args, names, [])
     assert list(found["methods"]) == ["pieces"]
     assert "key: trans:table=" in capsys.readouterr().err
+
+
+def test_what_a_model_has_read_is_no_text_for_it(target, tmp_path, monkeypatch):
+    import bench_fidelity
+
+    for kind in ("prose", "code_python"):
+        (tmp_path / f"{kind}.txt").write_text("The cat sat on the mat. " * 8)
+    where = tmp_path / "kept.json"
+    words = ["--texts", str(tmp_path), "--models", "pocket", "--targets", str(target), "--json", str(where)]
+    monkeypatch.setattr(sys, "argv", ["bench_fidelity.py", *words, "--kb", "1", "--methods", "mean"])
+    bench_fidelity.main()
+    (entry,) = json.loads(where.read_text()).values()
+    assert entry["before"].keys() == entry["methods"]["mean"]["after"].keys() == {"prose"}
+
+
+def test_a_source_is_measured_once_for_all_its_targets():
+    from bench_fidelity import known_before
+
+    kept = {
+        "m a untied 2KB": {"before": {}, "methods": {}},
+        "m b tied 2KB": {"before": {"x": 1.0, "y": 3.0}, "methods": {}},
+        "mm c untied 2KB": {"before": {"x": 2.0}, "methods": {}},
+    }
+    assert known_before(kept, "home/m", 2, {"x"}) == {"x": 1.0}
+    assert known_before(kept, "mm", 2, {"x"}) == {"x": 2.0}
+    assert known_before(kept, "mm", 2, {"x", "y"}) == {}
+    assert known_before(kept, "m", 8, {"x"}) == known_before(kept, "other", 2, {"x"}) == {}
