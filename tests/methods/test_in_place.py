@@ -10,9 +10,9 @@ from tests.methods.test_stacked import Absent, bigram_problem
 from tokenadapt.errors import RequestError
 from tokenadapt.methods import in_place, parse_method
 from tokenadapt.methods.in_place import best_in_place
+from tokenadapt.methods.likelihood import cost
 from tokenadapt.methods.make import make_rows
 from tokenadapt.methods.own_text import retell
-from tokenadapt.methods.single_row import cost
 
 NAMED = [parse_method("zero"), parse_method("pieces"), parse_method("ends")]
 

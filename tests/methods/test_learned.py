@@ -1,5 +1,6 @@
 """`learned`: what old tokens teach about rows and their pieces, on a vocabulary whose rows follow a known rule."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -7,9 +8,9 @@ import torch
 
 from tests.methods.problems import byte_vocab, make_problem
 from tokenadapt.methods.halves import spell_by_halves
-from tokenadapt.methods.learned import learned
+from tokenadapt.methods.learned import learned, unfinished
 from tokenadapt.methods.pieces import pieces
-from tokenadapt.plan import mix
+from tokenadapt.plan import Dense, mix
 
 LETTERS = [bytes([code]) for code in b"abcdefghijklmnopqrstuvwx"]
 PAIRS = [a + b for a, b in product(LETTERS, LETTERS)]
@@ -72,3 +73,26 @@ def test_some_of_the_runs_keep_their_pieces():
     for at, whole in enumerate((0, 2)):
         expected = runs.piece[runs.start[whole] : runs.start[whole + 1]]
         assert some.piece[some.start[at] : some.start[at + 1]].tolist() == expected.tolist()
+
+
+def test_rows_to_read_of_an_unfinished_character_go_towards_its_beginning():
+    """The first byte of a character at the end of a token says what must come next; a lone last byte does not."""
+    old = (None, b"a", b"\xe0\xa4", b"\xa4", b"\xb5", "é".encode())
+    new = (b"a\xe0\xa4", b"a\xb5", "aé".encode(), b"\xe0\xa4a")
+    problem = make_problem(old, new, role="input", width=4)
+    made = Dense(torch.arange(16.0).reshape(4, 4))
+    read = unfinished(problem, made)
+    begun = problem.table.tensor[2].float()
+    torch.testing.assert_close(read.rows[0], 0.4 * made.rows[0] + 0.6 * begun)
+    assert torch.equal(read.rows[1:], made.rows[1:])
+    taken = {role: learned(replace(problem, role=role)).rows for role in ("input", "output")}
+    torch.testing.assert_close(taken["input"], unfinished(problem, Dense(taken["output"])).rows)
+    assert not torch.equal(taken["input"][0], taken["output"][0])
+    tied = learned(replace(problem, role="output", tied=True))
+    torch.testing.assert_close(tied.rows, taken["input"])
+
+
+def test_where_no_character_is_cut_rows_stay():
+    problem = make_problem((None, b"a", b"b"), (b"ab",), role="input", width=4)
+    made = Dense(torch.ones(1, 4))
+    assert unfinished(problem, made) is made

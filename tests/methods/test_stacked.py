@@ -11,12 +11,14 @@ from tests.methods.test_auto import Notes
 from tokenadapt.errors import RequestError
 from tokenadapt.methods import mixture, stacked
 from tokenadapt.methods.learned import learned
+from tokenadapt.methods.likelihood import Cost, cost
 from tokenadapt.methods.mixture import Rules, fit
-from tokenadapt.methods.own_text import Observed, canonical, observe, read_again, retell, written
+from tokenadapt.methods.own_text import Observed, Retold, canonical, observe, read_again, retell, with_repeats, written
 from tokenadapt.methods.pieces import end_piece, pieces
-from tokenadapt.methods.single_row import Cost, best_single, cost
+from tokenadapt.methods.single_row import best_single
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.plan import Dense, missing_rows
+from tokenadapt.vocab.types import How
 
 OLD = (None, b"a", b"b", b"c", b"d", b" ", b"ab")
 NEW = (b"abc", b"a", b"b", b"c", b"d", b" ", b"cd", b" ab", b"ad")
@@ -195,12 +197,12 @@ def test_input_rows_are_the_learned_ones_and_too_little_text_changes_nothing(cap
 def test_a_tied_table_says_what_a_second_one_would_bring(monkeypatch):
     monkeypatch.setattr(stacked, "FEWEST", 50)
     told = Notes()
-    problem = bigram_problem(width=2500, progress=told)
+    problem = bigram_problem(width=1400, progress=told)
     problem.model.tied = True
     tied = stacked.stacked(replace(problem, tied=True), texts=200)
     assert "with --untie" in told.lines[-1]
-    assert told.lines[-1].endswith("in 0.1 MB more")  # 9 rows of 2,500 floats
-    assert tied.rows.shape == (4, 2500)
+    assert told.lines[-1].endswith("in 0.1 MB more")  # 9 rows of 1,400 floats
+    assert tied.rows.shape == (4, 1400)
 
 
 def test_a_single_row_goes_towards_the_fitted_one_only_where_texts_say_so():
@@ -281,3 +283,23 @@ def test_a_model_that_cannot_be_run_leaves_rows_learned_without_it(caplog):
     absent = replace(problem, model=Absent(problem.table.tensor))
     torch.testing.assert_close(stacked.stacked(absent).rows, learned(problem, effort="none").rows)
     assert "too large" in caplog.text
+
+
+def test_half_of_some_texts_is_said_twice_and_only_the_second_time_is_learned_from():
+    problem = bigram_problem()
+    gone = np.arange(len(NEW)) == 5
+    how = np.where(gone, How.UNUSED, problem.alignment.how).astype(np.uint8)
+    source = np.where(gone, -1, problem.alignment.source_id)
+    problem = replace(problem, alignment=replace(problem.alignment, how=how, source_id=source))
+    chosen = np.array([False, True, True, True, True])
+    told = [Retold(2, np.array([-1, 0, 5, 6, 7, 8]), chosen), Retold(3, np.array([-1, 0, 5, 6, 7, 8]), chosen)]
+    first, again, second = with_repeats(problem, told)
+    assert (first, second) == (told[0], told[1])
+    assert again.number == 2
+    assert again.ids.tolist() == [-1, 0, 5, 0, 5]
+    assert again.chosen.tolist() == [False, False, False, False]  # its second token is one that no text has
+    longer = replace(told[0], ids=np.array([-1, 0, 6, 7, 8, 0, 0, 0, 0]), chosen=np.ones(8, bool))
+    assert with_repeats(problem, [longer])[1].chosen.tolist() == [False] * 5 + [True] * 3
+    seen = observe(problem, pieces(replace(problem, role="input")), with_repeats(problem, [longer]))
+    assert seen.label.tolist() == [0, 6, 7, 8, 0, 0, 0, 0, 6, 7, 8]
+    assert seen.text.tolist() == [2] * 11

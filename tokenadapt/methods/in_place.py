@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from tokenadapt.errors import TokenAdaptError
+from tokenadapt.methods.likelihood import Cost, cost, cost_of
 from tokenadapt.methods.make import make_rows
 from tokenadapt.methods.options import Chosen
 from tokenadapt.methods.own_text import FEWEST, Retold, observe, of_inputs, retell
 from tokenadapt.methods.pieces import pieces
-from tokenadapt.methods.single_row import Cost, cost, cost_of
 from tokenadapt.plan import Problem
 
 log = logging.getLogger(__name__)

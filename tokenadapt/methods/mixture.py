@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tokenadapt.methods.likelihood import CHUNK, log_sum, old_ids
 from tokenadapt.methods.own_text import HELD_OUT, Observed, chosen_rows
 from tokenadapt.plan import Dense, Plan, Table, missing_rows, rows_at_once
 from tokenadapt.progress import SILENT, Progress
@@ -20,7 +21,6 @@ RIVALS: Final = 6144  # missing tokens that stand for all of them in the normali
 POSITIONS: Final = 10_240
 PROBED: Final = 1024  # positions that say which missing tokens are likely
 RIDGE: Final = 1e-4  # nats per unit of squared distance from the first guess, per position
-CHUNK: Final = 1024
 LARGEST: Final = torch.finfo(torch.float16).max
 STEPS: Final = 80
 
@@ -142,44 +142,28 @@ def _split(point: Floats, rules: Rules) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.inference_mode()
 def _rivals(rules: Rules, alignment: Alignment, seen: Observed, drawn: np.random.Generator) -> tuple[Ids, Floats]:
-    """Missing tokens drawn with replacement, (S,), and how often each was to be expected; few stand for themselves."""
-    if len(rules.group) <= RIVALS:
-        return np.arange(len(rules.group)), np.ones(len(rules.group))
+    """Missing tokens drawn by how likely the first guess makes them, and how often each was to be expected: (S,)."""
     copied = log_sum(rules.table, old_ids(alignment), seen.states)
     mass = torch.zeros(len(rules.group), dtype=torch.float64)
     for first, last in rules.blocks():
         rows = missing_rows(rules.table, rules.made[0], first, last)
         odds = (seen.states @ rows.T - copied[:, None]).clamp(max=0).exp()
         mass[first:last] = odds.double().sum(0)
-    even = torch.full_like(mass, 1 / len(mass))
-    root = mass.sqrt()
+    return drawn_by_mass(mass, rules.order, RIVALS, drawn)
+
+
+def drawn_by_mass(mass: torch.Tensor, order: Ids, count: int, drawn: np.random.Generator) -> tuple[Ids, Floats]:
+    """Some tokens drawn with replacement, by their mass (M,), its root, and evenly; how often each was to be expected.
+
+    Where no more than `count` are there, each stands for itself. `order` (M,) makes the draw free of ids.
+    """
+    if len(mass) <= count:
+        return np.arange(len(mass)), np.ones(len(mass))
+    even, root = torch.full_like(mass, 1 / len(mass)), mass.sqrt()
     chance = 0.3 * mass / mass.sum().clamp(min=1e-300) + 0.4 * root / root.sum().clamp(min=1e-300) + 0.3 * even
     share = (chance / chance.sum()).numpy()
-    index = np.sort(rules.order[drawn.choice(len(share), RIVALS, p=share[rules.order])])
-    return index, RIVALS * share[index]
-
-
-def old_ids(alignment: Alignment) -> Ids:
-    """The old row of each target token that has one."""
-    return alignment.source_id[alignment.source_id >= 0]
-
-
-@torch.inference_mode()
-def log_sum(table: Table, ids: Ids, states: torch.Tensor) -> torch.Tensor:
-    """Log of the summed exponentials of the logits of old tokens `ids`: (n,)."""
-    step = rows_at_once(table.shape[1])
-    return log_sum_of((table.rows(ids[first : first + step]).float() for first in range(0, len(ids), step)), states)
-
-
-@torch.inference_mode()
-def log_sum_of(blocks: Iterable[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
-    """The same of rows that come in blocks."""
-    total = torch.full((len(states),), -torch.inf)
-    for rows in blocks:
-        for at in range(0, len(states), CHUNK):
-            part = torch.logsumexp(states[at : at + CHUNK] @ rows.T, 1)
-            total[at : at + CHUNK] = torch.logaddexp(total[at : at + CHUNK], part)
-    return total
+    index = np.sort(order[drawn.choice(len(share), count, p=share[order])])
+    return index, count * share[index]
 
 
 @torch.inference_mode()

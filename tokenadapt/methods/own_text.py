@@ -22,6 +22,7 @@ LENGTH: Final = 72  # tokens of a text, its prompt included
 PROMPT: Final = 8  # pieces of a prompt at most
 FEWEST: Final = 500  # positions below which texts say nothing
 HELD_OUT: Final = 10  # every tenth text judges what the others taught
+REPEATED: Final = 2  # of every second text the first half is read twice
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,22 @@ def retell(problem: Problem, texts: int) -> list[Retold]:
             chosen &= problem.alignment.how[tokens] != How.UNUSED
             told.append(Retold(number, np.concatenate([[-1 - ids[0]], tokens]), chosen))
     return told
+
+
+def with_repeats(problem: Problem, told: Sequence[Retold]) -> list[Retold]:
+    """The texts, and beside some of them one that says their first half twice: the second time is to be learned from.
+
+    Texts that a model writes hardly repeat a new token, and real ones do. A model that copies what it has read says so
+    by a state of its own, which output rows must heed.
+    """
+    found: list[Retold] = []
+    for text in told:
+        found.append(text)
+        half = text.ids[1 : 1 + len(text.chosen) // 2]
+        if text.number % REPEATED == 0 and len(half) > 1:
+            again = (np.arange(2 * len(half)) > len(half)) & np.tile(problem.alignment.how[half] != How.UNUSED, 2)
+            found.append(Retold(text.number, np.concatenate([text.ids[:1], half, half]), again))
+    return found
 
 
 def observe(problem: Problem, inputs: Plan | Dense, told: Sequence[Retold]) -> Observed:

@@ -12,11 +12,13 @@ from scipy.stats import rankdata
 from tokenadapt.errors import TokenAdaptError
 from tokenadapt.finishing import bias_direction
 from tokenadapt.methods import ragged
-from tokenadapt.methods.learned import learned
+from tokenadapt.methods.correction import correct
+from tokenadapt.methods.learned import learned, unfinished
+from tokenadapt.methods.likelihood import log_sum
 from tokenadapt.methods.merge import merges_of
-from tokenadapt.methods.mixture import Rules, fit, log_sum
+from tokenadapt.methods.mixture import Rules, fit
 from tokenadapt.methods.options import Bound, Share
-from tokenadapt.methods.own_text import FEWEST, Observed, canonical, observe, of_inputs, retell
+from tokenadapt.methods.own_text import FEWEST, Observed, canonical, observe, of_inputs, retell, with_repeats
 from tokenadapt.methods.pieces import end_piece, pieces, readable
 from tokenadapt.methods.single_row import best_single
 from tokenadapt.methods.statistics import mean_row
@@ -25,7 +27,8 @@ from tokenadapt.vocab.types import ByteVocab, Segmentation
 
 log = logging.getLogger(__name__)
 
-TEXTS: Final = {"low": 384, "full": 768}  # how many the source model writes
+TEXTS: Final = {"low": 384, "full": 2048}  # how many the source model writes at most
+FOR_EACH: Final = 40  # missing tokens a text, where that is fewer, but no fewer than a low effort writes
 GROUPS: Final = 6  # one piece, two, ... and this many or more: each with weights of its own
 COMMON: Final = 2048  # positions over which an old token's mean probability is taken
 
@@ -40,22 +43,24 @@ def stacked(
     """Input rows as `learned`; output rows a mix of the mean, first and last piece and `learned`, plus a bias.
 
     The source model writes texts, prompted by missing tokens; with its new input rows and the target tokenizer it reads
-    them again, so that the output rows are fitted to the states that they will meet. The weights of the rules (a set
-    for each number of pieces) and the coefficients of the bias are those under which the new output table says best
-    what came next: a convex problem of some 40 unknowns (stacking, Wolpert 1992). The bias goes along the direction in
-    which all states agree; it is linear in the number of pieces and of bytes, the token's rank in the target's merges
-    or scores, and the mean log-probability of its pieces. In a tied table one row serves both sides: that of `learned`,
-    or part of the way to the fitted one where held-out texts say so. `share` is that of `learned`. `texts` 0 is what
-    `effort` says.
+    them again, some of them twice over, so that the output rows are fitted to the states that they will meet. The
+    weights of the rules (a set for each number of pieces) and the coefficients of the bias are those under which the
+    new output table says best what came next: a convex problem of some 40 unknowns (stacking, Wolpert 1992). The bias
+    goes along the direction in which all states agree; it is linear in the number of pieces and of bytes, the token's
+    rank in the target's merges or scores, and the mean log-probability of its pieces. A bilinear form and a bias by
+    counts then correct what no weights can say (`correction.correct`). In a tied table one row serves both sides: that
+    of `learned`, or part of the way to the fitted one where held-out texts say so. `share` is that of `learned`.
+    `texts` 0 is what `effort` says.
     """
     corrected = learned(problem, effort=effort, share=share)
     if problem.role == "input":  # of two tables; the one table of a tied result has the role output
         return corrected
     try:
-        told = retell(problem, texts or TEXTS[effort])
+        told = retell(problem, texts or _texts(effort, len(problem.alignment.missing)))
         same = problem.tied or (problem.model is not None and problem.model.tied)
-        inputs = problem.inputs or (corrected if same else learned(of_inputs(problem), effort=effort, share=share))
-        seen = observe(problem, inputs, told)
+        read = corrected if problem.tied else unfinished(problem, corrected)
+        inputs = problem.inputs or (read if same else learned(of_inputs(problem), effort=effort, share=share))
+        seen = observe(problem, inputs, with_repeats(problem, told))
     except TokenAdaptError as error:
         log.warning("stacked: output rows are those of learned, for the source model wrote no texts. %s", error)
         return corrected
@@ -66,6 +71,10 @@ def stacked(
     if fitted is None or not problem.tied:
         return fitted or corrected
     return best_single(problem, corrected, fitted, told)
+
+
+def _texts(effort: str, missing: int) -> int:
+    return max(TEXTS["low"], min(TEXTS[effort], missing // FOR_EACH))
 
 
 def _fitted(problem: Problem, corrected: Dense, seen: Observed) -> Dense | None:
@@ -87,7 +96,8 @@ def _fitted(problem: Problem, corrected: Dense, seen: Observed) -> Dense | None:
     if mixture.after >= mixture.before:
         log.warning("stacked: the mix is no better on held-out texts; the learned rows stay")
         return None
-    return Dense(mixture.rows(rules, problem.progress), np.asarray(readable(problem).counts == 0))
+    rows = correct(problem, rules, mixture.rows(rules, problem.progress), seen)
+    return Dense(rows, np.asarray(readable(problem).counts == 0))
 
 
 def features(problem: Problem, seen: Observed) -> torch.Tensor:

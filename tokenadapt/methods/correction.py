@@ -1,0 +1,194 @@
+"""Output rows corrected by what the mix of rules cannot say: a bilinear form, and how often each token came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import scipy.linalg
+import torch
+
+from tokenadapt.methods.likelihood import Cost, cost_of, log_sum, old_ids
+from tokenadapt.methods.mixture import Rules, drawn_by_mass
+from tokenadapt.methods.own_text import HELD_OUT, Observed, chosen_rows
+from tokenadapt.methods.ragged import Floats
+from tokenadapt.plan import Dense, Problem
+from tokenadapt.vocab.types import Ids
+
+AXES: Final = 256  # directions in which the rules' rows vary most
+SAMPLED: Final = 4096  # missing tokens that say which these are
+RIVALS: Final = 4096  # missing tokens that stand for all of them in a step
+BATCH: Final = 1024  # positions of a step
+RATE: Final = 2e-4  # of Adam, falling to nothing over the one pass
+RIDGE: Final = 1e4  # nats in all positions together, per unit of the form's squares
+PROBED: Final = 1024  # positions that say which rivals are likely
+COUNTED: Final = 8192  # positions over which each token is expected
+WARM: Final = 10  # steps until the rate is reached
+LOGITS: Final = 2**24  # held at once
+PRIOR: Final = 2.0  # times that each token is taken to have come, and to have been expected, beforehand
+
+
+def correct(problem: Problem, rules: Rules, rows: torch.Tensor, seen: Observed) -> torch.Tensor:
+    """The rows (M, D), corrected in two steps, each kept where it clearly says held-out texts better.
+
+    First a bilinear form: z(h) A g(s) is added to the logit of token s at state h, g being the token's rows by all
+    rules in their main directions. It is linear in the state, so that it is a change of rows. One cautious pass of
+    Adam over all positions fits A, for it has as many unknowns as there are labels. Then a bias of each token along the
+    direction u: the log of how often it came over how often it was expected, both with a prior.
+    """
+    held = seen.take(np.flatnonzero(seen.text % HELD_OUT == 0))
+    teach = seen.take(np.flatnonzero(seen.text % HELD_OUT))
+    if not len(held.label) or not len(teach.label):
+        return rows
+    known = _known(problem, teach)
+    least = before = cost_of(problem, Dense(rows), held)
+    for step in (_by_form, _by_count):
+        better = step(problem, rules, rows, known)
+        found = cost_of(problem, Dense(better), held)
+        if found.clearly_below(least):
+            rows, least = better, found
+    problem.progress.note(f"stacked: {_nats(before):.3f} nats a token, {_nats(least):.3f} after the correction")
+    return rows
+
+
+def _nats(cost: Cost) -> float:
+    return float(cost.nats.mean())
+
+
+@dataclass(frozen=True)
+class Known:
+    """Positions to learn from."""
+
+    states: torch.Tensor  # (n, D)
+    slot: Ids  # (n,) which missing token comes next; -1 for a copied one
+    copied: torch.Tensor  # (n,) log-sum-exp over copied tokens
+
+
+def _known(problem: Problem, seen: Observed) -> Known:
+    place = np.full(len(problem.alignment.how), -1, dtype=np.int64)
+    place[problem.alignment.missing] = np.arange(len(problem.alignment.missing))
+    return Known(seen.states, place[seen.label], log_sum(problem.table, old_ids(problem.alignment), seen.states))
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Coordinates of states: z(h) = (h - mean) @ turn, of mean variance 1."""
+
+    mean: torch.Tensor  # (D,)
+    turn: torch.Tensor  # (D, D)
+
+    @classmethod
+    def of(cls, states: torch.Tensor) -> Axes:
+        """Those of some states, turned so that coordinates are uncorrelated."""
+        value, vector = torch.linalg.eigh(torch.cov(states.T))
+        size = value.clamp(min=0).sqrt().mean().clamp(min=1e-12)
+        return cls(states.mean(0), vector / size)
+
+    def of_states(self, states: torch.Tensor) -> torch.Tensor:
+        """z(h): (n, D)."""
+        return (states - self.mean) @ self.turn
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the loss of a form needs."""
+
+    known: Known
+    axes: Axes
+    rows: torch.Tensor  # (M, D) before the correction
+    about: torch.Tensor  # (M, K + 1) g: the coordinates of each missing token, and a one
+
+    def slope(self, form: torch.Tensor, batch: torch.Tensor, rivals: Ids, expected: Floats) -> torch.Tensor:
+        """Gradient of the mean cross-entropy of some positions by the form: (D + 1, K + 1)."""
+        states, slot = self.known.states[batch], torch.from_numpy(self.known.slot)[batch]
+        fresh, beside = slot >= 0, self.about[torch.from_numpy(rivals)]
+        place = torch.cat([self.axes.of_states(states), torch.ones(len(batch), 1)], dim=1)  # (n, D + 1)
+        logits = states @ self.rows[torch.from_numpy(rivals)].T - torch.from_numpy(np.log(expected)).float()
+        logits.addmm_(place @ form, beside.T)
+        whole = torch.logaddexp(logits.logsumexp(1), self.known.copied[batch])
+        press = logits.sub_(whole[:, None]).exp_() @ beside
+        press[fresh] -= self.about[slot[fresh]]
+        return place.T @ press / len(batch)
+
+
+@torch.no_grad()
+def _by_form(problem: Problem, rules: Rules, rows: torch.Tensor, known: Known) -> torch.Tensor:
+    """Rows plus what a bilinear form adds to them."""
+    scene = Scene(known, Axes.of(known.states), rows, _coordinates(rules))
+    form = _fitted(scene, problem, rules)
+    turn = scene.axes.turn @ form[:-1]
+    level = form[-1] - scene.axes.mean @ turn
+    out = torch.empty_like(rows)
+    for first, last in rules.blocks():
+        part = scene.about[first:last]
+        out[first:last] = rows[first:last] + part @ turn.T + (part @ level)[:, None] * rules.direction
+    return out
+
+
+def _fitted(scene: Scene, problem: Problem, rules: Rules) -> torch.Tensor:
+    drawn, total = np.random.default_rng(problem.seed), len(scene.known.slot)
+    form = torch.zeros(len(scene.axes.mean) + 1, scene.about.shape[1])  # its last line: what no state changes
+    ridge = torch.full((len(form), 1), 2 * RIDGE / total)
+    ridge[-1] /= 10
+    adam = torch.optim.Adam([form], lr=RATE)
+    batches = _parts(torch.from_numpy(drawn.permutation(total)), BATCH)
+    mass = _expected(scene.rows, scene.known, batches[0])
+    with problem.progress.stage("correct output rows", len(batches), "steps") as advance:
+        for number, batch in enumerate(batches):
+            form.grad = scene.slope(form, batch, *drawn_by_mass(mass, rules.order, RIVALS, drawn)) + ridge * form
+            falling = (1 + np.cos(np.pi * number / len(batches))) / 2
+            adam.param_groups[0]["lr"] = RATE * min(1, (number + 1) / WARM) * falling
+            adam.step()
+            advance(1)
+    return form
+
+
+def _coordinates(rules: Rules) -> torch.Tensor:
+    """Each missing token's rows by all rules in the directions in which they vary most, and a one: (M, K + 1)."""
+    total = len(rules.group)
+    shown = np.sort(rules.order[:: -(-total // SAMPLED)])
+    rows = torch.cat([chosen_rows(rules.table, made, shown) - rules.centre for made in rules.made], dim=1)
+    turn = _main_directions(rows)
+    out = torch.ones(total, turn.shape[1] + 1)
+    for first, last in rules.blocks():
+        out[first:last, :-1] = torch.cat(rules.candidates(first, last), dim=1) @ turn
+    return out
+
+
+def _main_directions(rows: torch.Tensor) -> torch.Tensor:
+    """Columns (F, K) that turn rows (n, F) to their main directions, of mean variance 1; at most AXES."""
+    wide = rows.shape[1] > len(rows)  # the products of the shorter side have the same eigenvalues
+    square = (rows @ rows.T if wide else rows.T @ rows).double().numpy() / len(rows)
+    most = len(square)
+    value, vector = scipy.linalg.eigh(square, subset_by_index=[max(0, most - AXES), most - 1])
+    some = value > 1e-6 * value[-1]
+    value, turn = value[some], torch.from_numpy(vector[:, some]).float()
+    if wide:
+        turn = rows.T @ turn / torch.from_numpy(np.sqrt(value * len(rows))).float()
+    return turn / float(np.sqrt(value).mean())
+
+
+def _by_count(problem: Problem, rules: Rules, rows: torch.Tensor, known: Known) -> torch.Tensor:
+    """Rows plus a bias by how often their tokens came, against how often they were expected."""
+    total = len(known.slot)
+    some = torch.from_numpy(np.random.default_rng(problem.seed).permutation(total)[:COUNTED])
+    expected = _expected(rows, known, some) * (total / len(some))
+    came = np.bincount(known.slot[known.slot >= 0], minlength=len(rows))
+    bias = torch.from_numpy(np.log((came + PRIOR) / (expected.numpy() + PRIOR))).float()
+    return torch.addcmul(rows, bias[:, None], rules.direction)
+
+
+@torch.inference_mode()
+def _expected(rows: torch.Tensor, known: Known, some: torch.Tensor) -> torch.Tensor:
+    """Probability of each missing token, summed over some positions: (M,) float64."""
+    found = torch.zeros(len(rows), dtype=torch.float64)
+    for part in _parts(some, max(1, LOGITS // max(1, len(rows)))):
+        logits = known.states[part] @ rows.T
+        whole = torch.logaddexp(logits.logsumexp(1), known.copied[part])
+        found += logits.sub_(whole[:, None]).exp_().sum(0).double()
+    return found
+
+
+def _parts(index: torch.Tensor, size: int) -> list[torch.Tensor]:
+    return [index[first : first + size] for first in range(0, len(index), size)]

@@ -1,0 +1,86 @@
+"""What texts cost under new tables: nats over the whole new vocabulary, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from tokenadapt.methods.own_text import Observed, Retold, new_rows, observe
+from tokenadapt.methods.ragged import Floats
+from tokenadapt.methods.statistics import spread
+from tokenadapt.plan import Dense, Plan, Problem, Table, missing_rows, rows_at_once
+from tokenadapt.vocab.types import Alignment, Ids
+
+CHUNK: Final = 1024  # positions whose logits are held at once
+NOISE: Final = 2.0  # standard errors, paired over texts, by which one table must be better than another
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What some texts cost: nats of each token, the text that it is of, and the bytes of all."""
+
+    nats: Floats  # (n,)
+    text: Ids  # (n,)
+    nbytes: int
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per byte over all tokens."""
+        return float(self.nats.sum() / np.log(2)) / max(1, self.nbytes)
+
+    def clearly_below(self, other: Cost) -> bool:
+        """Whether these texts cost less than in another count by more than the noise between texts."""
+        numbers, place = np.unique(self.text, return_inverse=True)
+        less = np.bincount(place.reshape(-1), other.nats - self.nats).astype(np.float64)
+        return len(numbers) > 1 and bool(less.sum() > NOISE * spread(less))
+
+
+def cost(problem: Problem, inputs: Plan | Dense, outputs: Plan | Dense, told: Sequence[Retold]) -> Cost:
+    """What texts cost under new tables."""
+    return cost_of(problem, outputs, observe(problem, inputs, told))
+
+
+def cost_of(problem: Problem, outputs: Plan | Dense, seen: Observed) -> Cost:
+    """The same, where the texts have been read."""
+    nbytes = int(problem.target.byte_lengths(seen.label).sum())
+    return Cost(cross_entropy(problem, outputs, seen), seen.text, nbytes)
+
+
+@torch.inference_mode()
+def cross_entropy(problem: Problem, outputs: Plan | Dense, seen: Observed) -> Floats:
+    """Nats of each label over the whole new vocabulary but unused ids: (n,)."""
+    table, alignment, states = problem.table, problem.alignment, seen.states
+    total, step = len(alignment.missing), rows_at_once(table.shape[1])
+    blocks = (missing_rows(table, outputs, first, min(first + step, total)) for first in range(0, total, step))
+    norm = torch.logaddexp(log_sum(table, old_ids(alignment), states), log_sum_of(blocks, states))
+    labels, where = np.unique(seen.label, return_inverse=True)
+    rows = new_rows(table, alignment, outputs, labels)
+    own = (states * rows[torch.from_numpy(where.reshape(-1))]).sum(1)
+    return np.asarray((norm - own).double().numpy())
+
+
+def old_ids(alignment: Alignment) -> Ids:
+    """The old row of each target token that has one."""
+    return alignment.source_id[alignment.source_id >= 0]
+
+
+@torch.inference_mode()
+def log_sum(table: Table, ids: Ids, states: torch.Tensor) -> torch.Tensor:
+    """Log of the summed exponentials of the logits of old tokens `ids`: (n,)."""
+    step = rows_at_once(table.shape[1])
+    return log_sum_of((table.rows(ids[first : first + step]).float() for first in range(0, len(ids), step)), states)
+
+
+@torch.inference_mode()
+def log_sum_of(blocks: Iterable[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
+    """The same of rows that come in blocks."""
+    total = torch.full((len(states),), -torch.inf)
+    for rows in blocks:
+        for at in range(0, len(states), CHUNK):
+            part = torch.logsumexp(states[at : at + CHUNK] @ rows.T, 1)
+            total[at : at + CHUNK] = torch.logaddexp(total[at : at + CHUNK], part)
+    return total
