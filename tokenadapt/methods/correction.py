@@ -22,9 +22,9 @@ RIVALS: Final = 4096  # missing tokens that stand for all of them in a step
 BATCH: Final = 1024  # positions of a step
 RATE: Final = 2e-4  # of Adam, falling to nothing over the one pass
 RIDGE: Final = 1e4  # nats in all positions together, per unit of the form's squares
-PROBED: Final = 1024  # positions that say which rivals are likely
 COUNTED: Final = 8192  # positions over which each token is expected
 WARM: Final = 10  # steps until the rate is reached
+CHECKED: Final = 4096  # positions that judge each step
 LOGITS: Final = 2**24  # held at once
 PRIOR: Final = 2.0  # times that each token is taken to have come, and to have been expected, beforehand
 
@@ -37,11 +37,11 @@ def correct(problem: Problem, rules: Rules, rows: torch.Tensor, seen: Observed) 
     Adam over all positions fits A, for it has as many unknowns as there are labels. Then a bias of each token along the
     direction u: the log of how often it came over how often it was expected, both with a prior.
     """
-    held = seen.take(np.flatnonzero(seen.text % HELD_OUT == 0))
-    teach = seen.take(np.flatnonzero(seen.text % HELD_OUT))
-    if not len(held.label) or not len(teach.label):
+    kept_back = np.flatnonzero(seen.text % HELD_OUT == 0)
+    held = seen.take(np.sort(np.random.default_rng(problem.seed).permutation(kept_back)[:CHECKED]))
+    known = _known(problem, seen.take(np.flatnonzero(seen.text % HELD_OUT)))
+    if not len(held.label) or not len(known.slot):
         return rows
-    known = _known(problem, teach)
     least = before = cost_of(problem, Dense(rows), held)
     for step in (_by_form, _by_count):
         better = step(problem, rules, rows, known)
