@@ -57,13 +57,13 @@ def table(key: str, entry: dict[str, Any]) -> str:
     names = (
         "method",
         "excess",
-        f"on {len(read_well)} kinds that the source reads",
+        f"on {len(read_well)} kind{'s'[: len(read_well) > 1]} that the source reads",
         "on copied tokens",
         "on new tokens",
     )
     names = (*names, "worst kind", "seconds", *known)
     lines = [
-        f"**{key}** (source: {before:.3f} bits per byte, {len(kinds)} kinds of text)",
+        f"**{key}** (source: {before:.3f} bits per byte, {len(kinds)} kind{'s'[: len(kinds) > 1]} of text)",
         "",
         f"| {' | '.join(names)} |",
         f"| {' | '.join('---' if name in ('method', 'worst kind') else '---:' for name in names)} |",
