@@ -18,7 +18,7 @@ from tokenadapt.vocab.types import Alignment, Ids
 
 Floats = NDArray[np.float64]
 RIVALS: Final = 6144  # missing tokens that stand for all of them in the normaliser
-POSITIONS: Final = 10_240
+POSITIONS: Final = (4096, 10_240)  # at least and at most; between, one for every two missing tokens
 PROBED: Final = 1024  # positions that say which missing tokens are likely
 RIDGE: Final = 1e-4  # nats per unit of squared distance from the first guess, per position
 LARGEST: Final = torch.finfo(torch.float16).max
@@ -103,7 +103,8 @@ def fit(rules: Rules, alignment: Alignment, seen: Observed, *, seed: int, progre
     """
     held = seen.text % HELD_OUT == 0
     drawn = np.random.default_rng(seed)
-    teach, check = (_some(np.flatnonzero(part), count, drawn) for part, count in ((~held, POSITIONS), (held, 2048)))
+    enough = int(np.clip(len(rules.group) // 2, *POSITIONS))
+    teach, check = (_some(np.flatnonzero(part), count, drawn) for part, count in ((~held, enough), (held, 2048)))
     with progress.stage("fit the rules to the model's own texts", STEPS, "steps") as advance:
         rivals, expected = _rivals(rules, alignment, seen.take(teach[:PROBED]), drawn)
         scene = _scene(rules, alignment, seen.take(teach), rivals, expected)
