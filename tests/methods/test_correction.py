@@ -9,7 +9,7 @@ import torch
 from tests.methods.test_auto import Notes
 from tests.methods.test_stacked import bigram_problem, brute_loss, looked, some_rules
 from tokenadapt.methods import correction
-from tokenadapt.methods.correction import Axes, Known, Scene, correct
+from tokenadapt.methods.correction import Axes, Known, Loss, correct
 from tokenadapt.methods.mixture import drawn_by_mass
 from tokenadapt.methods.own_text import Observed
 from tokenadapt.plan import missing_rows
@@ -37,7 +37,7 @@ def observed_under(problem, rows, states, seed=1):
 
 def scene_of(problem, seen, rules, rows):
     known = correction._known(problem, seen)
-    return Scene(known, Axes.of(seen.states), rows, correction._coordinates(rules))
+    return Loss(known, Axes.of(seen.states), rows, correction._coordinates(rules))
 
 
 def rules_of(problem):

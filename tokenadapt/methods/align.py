@@ -21,8 +21,7 @@ def align(problem: Problem, *, texts: Count = 30_000) -> Plan:
     the head's table. `texts` is how many lines of the corpus are read.
     """
     M, V = len(problem.alignment.missing), problem.table.shape[0]
-    place = np.full(len(problem.alignment.how), -1, dtype=np.int64)
-    place[problem.alignment.missing] = np.arange(M)
+    place = problem.alignment.place
     seen = np.zeros(M)
     keys, weights = np.zeros(0, np.int64), np.zeros(0)
     waiting: list[tuple[Ids, NDArray[np.float64]]] = []

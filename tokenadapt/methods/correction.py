@@ -11,7 +11,7 @@ import torch
 
 from tokenadapt.methods.likelihood import Cost, cost_of, log_sum, old_ids
 from tokenadapt.methods.mixture import Rules, drawn_by_mass
-from tokenadapt.methods.own_text import HELD_OUT, Observed, chosen_rows
+from tokenadapt.methods.own_text import Observed, chosen_rows, held_out
 from tokenadapt.methods.ragged import Floats
 from tokenadapt.plan import Dense, Problem
 from tokenadapt.vocab.types import Ids
@@ -37,9 +37,9 @@ def correct(problem: Problem, rules: Rules, rows: torch.Tensor, seen: Observed) 
     Adam over all positions fits A, for it has as many unknowns as there are labels. Then a bias of each token along the
     direction u: the log of how often it came over how often it was expected, both with a prior.
     """
-    kept_back = np.flatnonzero(seen.text % HELD_OUT == 0)
-    held = seen.take(np.sort(np.random.default_rng(problem.seed).permutation(kept_back)[:CHECKED]))
-    known = _known(problem, seen.take(np.flatnonzero(seen.text % HELD_OUT)))
+    judges = held_out(seen.text)
+    held = seen.take(np.sort(np.random.default_rng(problem.seed).permutation(np.flatnonzero(judges))[:CHECKED]))
+    known = _known(problem, seen.take(np.flatnonzero(~judges)))
     if not len(held.label) or not len(known.slot):
         return rows
     least = before = cost_of(problem, Dense(rows), held)
@@ -66,9 +66,8 @@ class Known:
 
 
 def _known(problem: Problem, seen: Observed) -> Known:
-    place = np.full(len(problem.alignment.how), -1, dtype=np.int64)
-    place[problem.alignment.missing] = np.arange(len(problem.alignment.missing))
-    return Known(seen.states, place[seen.label], log_sum(problem.table, old_ids(problem.alignment), seen.states))
+    copied = log_sum(problem.table, old_ids(problem.alignment), seen.states)
+    return Known(seen.states, problem.alignment.place[seen.label], copied)
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Axes:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Loss:
     """What the loss of a form needs."""
 
     known: Known
@@ -115,28 +114,28 @@ class Scene:
 @torch.no_grad()
 def _by_form(problem: Problem, rules: Rules, rows: torch.Tensor, known: Known) -> torch.Tensor:
     """Rows plus what a bilinear form adds to them."""
-    scene = Scene(known, Axes.of(known.states), rows, _coordinates(rules))
-    form = _fitted(scene, problem, rules)
-    turn = scene.axes.turn @ form[:-1]
-    level = form[-1] - scene.axes.mean @ turn
+    loss = Loss(known, Axes.of(known.states), rows, _coordinates(rules))
+    form = _fitted(loss, problem, rules)
+    turn = loss.axes.turn @ form[:-1]
+    level = form[-1] - loss.axes.mean @ turn
     out = torch.empty_like(rows)
     for first, last in rules.blocks():
-        part = scene.about[first:last]
+        part = loss.about[first:last]
         out[first:last] = rows[first:last] + part @ turn.T + (part @ level)[:, None] * rules.direction
     return out
 
 
-def _fitted(scene: Scene, problem: Problem, rules: Rules) -> torch.Tensor:
-    drawn, total = np.random.default_rng(problem.seed), len(scene.known.slot)
-    form = torch.zeros(len(scene.axes.mean) + 1, scene.about.shape[1])  # its last line: what no state changes
+def _fitted(loss: Loss, problem: Problem, rules: Rules) -> torch.Tensor:
+    drawn, total = np.random.default_rng(problem.seed), len(loss.known.slot)
+    form = torch.zeros(len(loss.axes.mean) + 1, loss.about.shape[1])  # its last line: what no state changes
     ridge = torch.full((len(form), 1), 2 * RIDGE / total)
     ridge[-1] /= 10
     adam = torch.optim.Adam([form], lr=RATE)
     batches = _parts(torch.from_numpy(drawn.permutation(total)), BATCH)
-    mass = _expected(scene.rows, scene.known, batches[0])
+    mass = _expected(loss.rows, loss.known, batches[0])
     with problem.progress.stage("correct output rows", len(batches), "steps") as advance:
         for number, batch in enumerate(batches):
-            form.grad = scene.slope(form, batch, *drawn_by_mass(mass, rules.order, RIVALS, drawn)) + ridge * form
+            form.grad = loss.slope(form, batch, *drawn_by_mass(mass, rules.order, RIVALS, drawn)) + ridge * form
             falling = (1 + np.cos(np.pi * number / len(batches))) / 2
             adam.param_groups[0]["lr"] = RATE * min(1, (number + 1) / WARM) * falling
             adam.step()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from tokenadapt.methods.likelihood import CHUNK, log_sum, old_ids
-from tokenadapt.methods.own_text import HELD_OUT, Observed, chosen_rows
+from tokenadapt.methods.own_text import Observed, chosen_rows, held_out
 from tokenadapt.plan import Dense, Plan, Table, missing_rows, rows_at_once
 from tokenadapt.progress import SILENT, Progress
 from tokenadapt.vocab.types import Alignment, Ids
@@ -101,7 +101,7 @@ def fit(rules: Rules, alignment: Alignment, seen: Observed, *, seed: int, progre
     The first guess is the first rule alone, without bias. Missing tokens are many: a sample of them, drawn by how
     likely the first guess makes them, stands for all in the normaliser (importance sampling, Bengio and Senecal 2008).
     """
-    held = seen.text % HELD_OUT == 0
+    held = held_out(seen.text)
     drawn = np.random.default_rng(seed)
     enough = int(np.clip(len(rules.group) // 2, *POSITIONS))
     teach, check = (_some(np.flatnonzero(part), count, drawn) for part, count in ((~held, enough), (held, 2048)))
@@ -169,9 +169,7 @@ def drawn_by_mass(mass: torch.Tensor, order: Ids, count: int, drawn: np.random.G
 
 @torch.inference_mode()
 def _scene(rules: Rules, alignment: Alignment, seen: Observed, rivals: Ids, expected: Floats) -> Scene:
-    place = np.full(len(alignment.how), -1, dtype=np.int64)
-    place[alignment.missing] = np.arange(len(rules.group))
-    label = place[seen.label]
+    label = alignment.place[seen.label]
     at = np.flatnonzero(label >= 0)
     wanted, where = np.unique(np.concatenate([rivals, label[at]]), return_inverse=True)
     chosen = [chosen_rows(rules.table, made, wanted) - rules.centre for made in rules.made]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, overload
 
 import numpy as np
 import torch
@@ -113,6 +113,15 @@ def new_rows(table: Table, alignment: Alignment, made: Plan | Dense, ids: Ids) -
     fresh = np.flatnonzero((source < 0) & (alignment.how[known] == How.MISSING))
     rows[torch.from_numpy(fresh)] = chosen_rows(table, made, np.searchsorted(alignment.missing, ids[fresh]))
     return rows
+
+
+@overload
+def held_out(text: int) -> bool: ...
+@overload
+def held_out(text: Ids) -> NDArray[np.bool_]: ...
+def held_out(text: int | Ids) -> bool | NDArray[np.bool_]:
+    """Whether a text judges what the others teach."""
+    return text % HELD_OUT == 0
 
 
 def of_inputs(problem: Problem) -> Problem:

@@ -94,6 +94,13 @@ class Alignment:
         return np.flatnonzero(self.how == How.MISSING)
 
     @property
+    def place(self) -> Ids:
+        """Of each target id its place among the missing, -1 where a row is taken or unused: (V_new,)."""
+        place = np.full(len(self.how), -1, dtype=np.int64)
+        place[self.missing] = np.arange(len(self.missing))
+        return place
+
+    @property
     def unused(self) -> Ids:
         """Target ids that no text reaches, ascending."""
         return np.flatnonzero(self.how == How.UNUSED)
