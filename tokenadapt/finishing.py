@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenadapt.errors import RequestError
 from tokenadapt.methods.statistics import mean_row, norms
 from tokenadapt.plan import Dense, Plan, Problem, missing_rows, rows_at_once
+from tokenadapt.threads import alone
 from tokenadapt.vocab.types import How
 
 ENOUGH = 32  # copied tokens of one length whose median is trusted
@@ -71,7 +72,8 @@ def bias_direction(states: torch.Tensor, eps: float = 1e-4) -> torch.Tensor:
     h = states.double()
     second = h.T @ h / len(h)
     ridge = eps * second.diagonal().mean()
-    u: torch.Tensor = torch.linalg.solve(second + ridge * torch.eye(h.shape[1], dtype=h.dtype), h.mean(0))
+    with alone():
+        u: torch.Tensor = torch.linalg.solve(second + ridge * torch.eye(h.shape[1], dtype=h.dtype), h.mean(0))
     return u.float()
 
 

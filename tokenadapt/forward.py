@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenadapt.errors import TokenAdaptError
+from tokenadapt.threads import alone, side_by_side
 from tokenadapt.vocab.types import Ids
 
 Kind = Literal["causal", "masked", "seq2seq"]
@@ -104,7 +105,8 @@ def states_of(
     """Entries of `hidden_states` at each sequence's last position, batch by batch: places, (n, layers, D) float32."""
     device = next(run.parameters()).device
     for batch in batches(sequences):
-        hidden = run(**inputs_of(batch, kind, device), output_hidden_states=True).hidden_states
+        with alone():  # and not side by side, for transformers catches hidden states by changing the model
+            hidden = run(**inputs_of(batch, kind, device), output_hidden_states=True).hidden_states
         rows, last = torch.arange(len(batch.index)), batch.length - 1
         yield batch.index, torch.stack([hidden[layer][rows, last].float().cpu() for layer in layers], dim=1)
 
@@ -143,12 +145,14 @@ class Head:
 def log_probs_of(head: Head, states: Tensor, targets: Tensor, owner: Tensor | None = None) -> Tensor:
     """Natural-log probability of each target at its state: (n,). `owner` (n,), ascending, says which; else one each."""
     owner = torch.arange(len(targets)) if owner is None else owner
-    found = []
-    for first in range(0, len(states), head.block):
+
+    def block(first: int) -> Tensor:
         logits = head(states[first : first + head.block])
         here = slice(*torch.searchsorted(owner, torch.tensor([first, first + head.block])).tolist())
         at, wanted = (owner[here] - first).to(logits.device), targets[here].to(logits.device)
-        found.append((logits[at, wanted] - logits.logsumexp(1)[at]).cpu())
+        return (logits[at, wanted] - logits.logsumexp(1)[at]).cpu()
+
+    found = list(side_by_side(block, range(0, len(states), head.block), states.device))
     return torch.cat(found) if found else torch.zeros(0)
 
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from tokenadapt import forward
 from tokenadapt.errors import RequestError
-from tokenadapt.forward import BATCH_TOKENS, Head, Kind, Sampling
+from tokenadapt.forward import BATCH_TOKENS, Batch, Head, Kind, Sampling
 from tokenadapt.plan import Role, Table
 from tokenadapt.prefixes import Reader, following
 from tokenadapt.progress import SILENT, Progress
+from tokenadapt.threads import side_by_side
 from tokenadapt.vocab.types import Ids
 
-TEXTS_AT_ONCE = 128  # texts written side by side
+TEXTS_AT_ONCE = 64  # texts written together, by one thread
 SHORT = 32  # tokens of a sequence whose beginnings are worth looking for
 
 
@@ -160,16 +161,26 @@ class SourceModel:
         head = self._head
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(sequences)
         with self.progress.stage("log-probabilities of the source model", len(sequences), "strings") as advance:
-            for batch in forward.batches(sequences, 2 * BATCH_TOKENS):
+            for batch, states in self._read(sequences, 2 * BATCH_TOKENS):
                 count = (batch.length - 1).clamp(min=0)
                 inside = torch.arange(batch.ids.shape[1] - 1) < count[:, None]  # (B, T - 1)
-                states = self._model.base_model(**forward.inputs_of(batch, self.kind, self.device))[0][:, :-1]
+                states = states[:, :-1]
                 flat = forward.log_probs_of(head, states[inside.to(states.device)], batch.ids[:, 1:][inside])
                 parts = torch.tensor_split(flat, count.cumsum(0)[:-1])
                 for place, part in zip(batch.index, parts, strict=True):
                     out[place] = part.numpy()
                 advance(len(batch.index))
         return out
+
+    def _read(self, sequences: Sequence[Sequence[int]], budget: int) -> Iterator[tuple[Batch, torch.Tensor]]:
+        """Batches of sequences, and what the layers make of them: (B, T, D)."""
+        model = self._model.base_model
+
+        @torch.inference_mode()
+        def read(batch: Batch) -> tuple[Batch, torch.Tensor]:
+            return batch, model(**forward.inputs_of(batch, self.kind, self.device))[0]
+
+        return side_by_side(read, forward.batches(sequences, budget), self.device)
 
     def continued(
         self, prompts: Sequence[Sequence[int]], tokens: int, seed: int = 0
@@ -185,18 +196,21 @@ class SourceModel:
         positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         tokens = min(tokens, positions or tokens)
         with self.progress.stage("texts of the source model's own", len(prompts), "texts") as advance:
-            for first in range(0, len(prompts), TEXTS_AT_ONCE):
+
+            def write(first: int) -> tuple[torch.Tensor, torch.Tensor]:
                 part = prompts[first : first + TEXTS_AT_ONCE]
                 given = torch.full((len(part), max(map(len, part))), -1, dtype=torch.long)
                 for row, prompt in enumerate(part):
                     given[row, : len(prompt)] = torch.as_tensor(prompt, dtype=torch.long)
                 options = Sampling(len(part), tokens, self.sampling.temperature, seed + first)
                 starts = torch.full((len(part), 1), begin, dtype=torch.long)
-                ids, states = forward.sample(self._model, head, starts, options, given)
+                return forward.sample(self._model, head, starts, options, given)
+
+            for ids, states in side_by_side(write, range(0, len(prompts), TEXTS_AT_ONCE), self.device):
                 for row, after in zip(ids, states, strict=True):
                     length = _until(row, ends)
                     yield row[:length].tolist(), after[: length - 1] * head.scale
-                advance(len(part))
+                advance(len(ids))
 
     @cached_property
     def _written(self) -> tuple[list[list[int]], torch.Tensor]:
@@ -224,8 +238,7 @@ class SourceModel:
             # in the module itself, since some models scale what they look up
             holder.weight, holder.padding_idx = torch.nn.Parameter(table.to(own), requires_grad=False), None
             with self.progress.stage("read its own texts with other rows", len(texts), "texts") as advance:
-                for batch in forward.batches(texts):
-                    states = self._model.base_model(**forward.inputs_of(batch, self.kind, self.device))[0]
+                for batch, states in self._read(texts, BATCH_TOKENS):
                     for place, length, row in zip(batch.index, batch.length.tolist(), states, strict=True):
                         found[place] = row[: length - 1].float().cpu() * head.scale
                     advance(len(batch.index))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenadapt.threads import side_by_side
 from tokenadapt.vocab.types import Ids
 
 AT_ONCE = 8192  # tokens of the strings whose keys and values are held together
@@ -88,7 +90,8 @@ class Reader:
             return False
         strings = [[0, 1, 2], [0, 1, 3], [0]]
         try:
-            found = self._read(strings)
+            with _watched(self.stack, self.layers) as watch:
+                found = self._read(strings, watch)
         except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
             return False
         for string, got in zip(strings, found, strict=True):
@@ -104,12 +107,13 @@ class Reader:
         order = np.array(sorted(range(len(strings)), key=lambda at: tuple(strings[at])), dtype=np.int64)
         reach = np.cumsum([len(strings[at]) for at in order])
         cuts = np.searchsorted(reach, np.arange(AT_ONCE, int(reach[-1]) if len(reach) else 0, AT_ONCE))
-        for part in np.split(order, np.unique(cuts)):
-            if len(part):
-                yield part, self._read([strings[at] for at in part])
+        parts = [part for part in np.split(order, np.unique(cuts)) if len(part)]
+        with _watched(self.stack, self.layers) as watch:
+            found = side_by_side(lambda part: self._read([strings[at] for at in part], watch), parts, self.core.device)
+            yield from zip(parts, found, strict=True)
 
     @torch.inference_mode()
-    def _read(self, strings: Sequence[Sequence[int]]) -> Tensor:
+    def _read(self, strings: Sequence[Sequence[int]], watch: _Watch) -> Tensor:
         from transformers import DynamicCache
 
         tree = grow(strings)
@@ -118,24 +122,31 @@ class Reader:
         for depth, (token, parent) in enumerate(zip(tree.token, tree.parent, strict=True)):
             if depth:
                 cache.batch_select_indices(torch.from_numpy(parent).to(self.core.device))
-            states = self._level(torch.from_numpy(token)[:, None].to(self.core.device), cache)
+            states = self._level(torch.from_numpy(token)[:, None].to(self.core.device), cache, watch)
             here = np.flatnonzero(tree.level == depth)
             at = torch.from_numpy(tree.place[here])
             for slot, layer in enumerate(self.layers):
                 out[torch.from_numpy(here), slot] = states[layer][at]
         return out
 
-    def _level(self, ids: Tensor, cache: Any) -> Mapping[int, Tensor]:
+    def _level(self, ids: Tensor, cache: Any, watch: _Watch) -> Mapping[int, Tensor]:
         """States of one more token behind each string in the cache, by layer: (n, D) float32."""
         assert self.stack is not None
-        with _watched(self.stack, self.layers) as seen:
-            try:
-                last = self.core(input_ids=ids, past_key_values=cache, use_cache=True)[0]
-            except _EnoughError:
-                pass
-            else:
-                seen[len(self.stack)] = last
-        return {layer: states[:, -1].float().cpu() for layer, states in seen.items()}
+        watch.seen = {}
+        try:
+            last = self.core(input_ids=ids, past_key_values=cache, use_cache=True)[0]
+        except _EnoughError:
+            pass
+        else:
+            watch.seen[len(self.stack)] = last
+        return {layer: states[:, -1].float().cpu() for layer, states in watch.seen.items()}
+
+
+class _Watch(threading.local):
+    """What passed between the layers in this thread's last run, by layer."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, Tensor] = {}
 
 
 class _EnoughError(Exception):
@@ -150,17 +161,17 @@ def _stack(core: Any) -> Any:
 
 
 @contextmanager
-def _watched(stack: Any, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+def _watched(stack: Any, layers: Sequence[int]) -> Iterator[_Watch]:
     """Catch what passes between layers, and stop behind the deepest that is asked for."""
-    seen: dict[int, Tensor] = {}
+    watch = _Watch()
     wanted, deepest = set(layers), max(layers)
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen[0] = args[0] if args else kwargs["hidden_states"]
+        watch.seen[0] = args[0] if args else kwargs["hidden_states"]
 
     def after(place: int, output: Any) -> None:
         if place in wanted:
-            seen[place] = output[0] if isinstance(output, tuple) else output
+            watch.seen[place] = output[0] if isinstance(output, tuple) else output
         if place == deepest < len(stack):
             raise _EnoughError
 
@@ -169,7 +180,7 @@ def _watched(stack: Any, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
         if place in wanted:
             hooks.append(stack[place - 1].register_forward_hook(lambda _m, _i, out, place=place: after(place, out)))
     try:
-        yield seen
+        yield watch
     finally:
         for hook in hooks:
             hook.remove()

@@ -14,6 +14,7 @@ from tokenadapt.methods.mixture import Rules, drawn_by_mass
 from tokenadapt.methods.own_text import Observed, chosen_rows, held_out
 from tokenadapt.methods.ragged import Floats
 from tokenadapt.plan import Dense, Problem
+from tokenadapt.threads import alone, side_by_side
 from tokenadapt.vocab.types import Ids
 
 AXES: Final = 256  # directions in which the rules' rows vary most
@@ -29,6 +30,7 @@ LOGITS: Final = 2**24  # held at once
 PRIOR: Final = 2.0  # times that each token is taken to have come, and to have been expected, beforehand
 
 
+@alone()
 def correct(problem: Problem, rules: Rules, rows: torch.Tensor, seen: Observed) -> torch.Tensor:
     """The rows (M, D), corrected in two steps, each kept where it clearly says held-out texts better.
 
@@ -181,11 +183,15 @@ def _by_count(problem: Problem, rules: Rules, rows: torch.Tensor, known: Known) 
 @torch.inference_mode()
 def _expected(rows: torch.Tensor, known: Known, some: torch.Tensor) -> torch.Tensor:
     """Probability of each missing token, summed over some positions: (M,) float64."""
-    found = torch.zeros(len(rows), dtype=torch.float64)
-    for part in _parts(some, max(1, LOGITS // max(1, len(rows)))):
+
+    def of_part(part: torch.Tensor) -> torch.Tensor:
         logits = known.states[part] @ rows.T
         whole = torch.logaddexp(logits.logsumexp(1), known.copied[part])
-        found += logits.sub_(whole[:, None]).exp_().sum(0).double()
+        return logits.sub_(whole[:, None]).exp_().sum(0)
+
+    found = torch.zeros(len(rows), dtype=torch.float64)
+    for expected in side_by_side(of_part, _parts(some, max(1, LOGITS // max(1, len(rows))))):
+        found += expected.double()
     return found
 
 

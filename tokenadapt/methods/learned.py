@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Final, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tokenadapt.errors import TokenAdaptError
-from tokenadapt.methods import ragged
 from tokenadapt.methods.halves import Runs, spell_by_halves
 from tokenadapt.methods.options import Bound, Share
+from tokenadapt.methods.piece_features import Block, Features
 from tokenadapt.methods.piece_states import PieceStates
 from tokenadapt.methods.pieces import readable
-from tokenadapt.plan import Dense, Problem, Table
-from tokenadapt.vocab.types import ByteVocab, Ids
+from tokenadapt.methods.ragged import Floats
+from tokenadapt.plan import Dense, Problem
+from tokenadapt.threads import alone, side_by_side
+from tokenadapt.vocab.types import ByteVocab
 
 log = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
 DEPTHS: Final = {"none": (), "low": (1 / 15, 1 / 5), "full": (1 / 15, 1 / 5, 2 / 5)}  # relative, of the states
 STRENGTHS: Final = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # ridge, in units of a feature's mean square
 HELD_OUT: Final = 10  # every tenth old token chooses the strength
 FEWEST: Final = 200  # old tokens of several pieces below which nothing can be learned
-BLOCK: Final = 4096
 UNFINISHED: Final = 0.6  # of the way to the last piece's row, for tokens that end inside a character
-SIZES: Final = 5  # two pieces, three, ... and this many or more
 
 
 def learned(
@@ -62,10 +59,16 @@ def learned(
     weights = _fit(seen, problem.source, taught) if share else np.zeros((seen.width, problem.width))
     rows = torch.zeros(len(cut.token_length), problem.width)
     sizes = problem.target.byte_lengths(problem.alignment.missing)
+
+    def corrected(block: Block) -> Floats:
+        return block.mean + share * (block.features @ weights)
+
+    first = 0
     with problem.progress.stage("correct the mean of the pieces", len(rows), "tokens") as advance:
-        for first, last, mean, features in seen.blocks(runs, sizes):
-            rows[first:last] = torch.from_numpy(mean + share * (features @ weights)).float()
-            advance(last - first)
+        for part in side_by_side(corrected, seen.blocks(runs, sizes)):
+            rows[first : first + len(part)] = torch.from_numpy(part).float()
+            first += len(part)
+            advance(len(part))
     made = Dense(rows, np.asarray(cut.counts == 0))
     return unfinished(problem, made) if problem.role == "input" or problem.tied else made
 
@@ -125,6 +128,7 @@ class Moments:
         return (self.energy - explained) / max(self.energy, 1e-300)
 
 
+@alone()
 def _fit(seen: Features, vocab: ByteVocab, taught: Runs) -> Floats:
     """Coefficients (features, D) of the strength that predicts held-out old tokens best."""
     held = np.arange(len(taught.tokens)) % HELD_OUT == 0
@@ -143,52 +147,13 @@ def _fit(seen: Features, vocab: ByteVocab, taught: Runs) -> Floats:
 
 def _moments(seen: Features, vocab: ByteVocab, taught: Runs) -> Moments:
     """Sums over some old tokens; Y is a token's row less the mean of its pieces' rows."""
-    width = seen.width
-    gram, cross, energy = np.zeros((width, width)), np.zeros((width, seen.table.shape[1])), 0.0
-    for first, last, mean, features in seen.blocks(taught, vocab.byte_lengths(taught.tokens)):
-        goal = seen.table.rows(taught.tokens[first:last]).double().numpy() - mean
-        gram += features.T @ features
-        cross += features.T @ goal
-        energy += float((goal**2).sum())
-    return Moments(gram, cross, energy)
 
+    def of_block(block: Block) -> Moments:
+        goal = seen.table.rows(taught.tokens[block.first : block.last]).double().numpy() - block.mean
+        turned = block.features.T
+        return Moments(turned @ block.features, turned @ goal, float((goal**2).sum()))
 
-@dataclass(frozen=True)
-class Features:
-    """What a token's row is predicted from."""
-
-    table: Table
-    states: PieceStates
-
-    @property
-    def width(self) -> int:
-        """Number of features."""
-        return 3 * self.table.shape[1] + SIZES + 2 + self.states.width
-
-    def blocks(self, runs: Runs, sizes: Ids) -> Iterator[tuple[int, int, Floats, Floats]]:
-        """Per block of tokens: first, last, the mean of their pieces (n, D), and their features (n, width)."""
-        total = len(runs.start) - 1
-        for first in range(0, total, BLOCK):
-            last = min(first + BLOCK, total)
-            mean, *ends = self._rows(runs, first, last)
-            counts = np.diff(runs.start[first : last + 1])
-            kinds = np.eye(SIZES)[np.clip(counts - 2, 0, SIZES - 1)]
-            more = np.stack([np.log1p(sizes[first:last]), np.ones(last - first)], axis=1)
-            states = self.states.rows(runs, first, last)
-            yield first, last, mean, np.concatenate([mean, *ends, kinds, more, states], axis=1)
-
-    def _rows(self, runs: Runs, first: int, last: int) -> tuple[Floats, Floats, Floats]:
-        """Rows of the mean, the first and the last piece: each (last - first, D)."""
-        start = runs.start[first : last + 1]
-        pieces = runs.piece[start[0] : start[-1]]
-        start = start - start[0]
-        ids, where = np.unique(pieces, return_inverse=True)
-        rows = self.table.rows(ids).double().numpy()[where] if len(ids) else np.zeros((0, self.table.shape[1]))
-        mean = np.zeros((last - first, self.table.shape[1]))
-        np.add.at(mean, ragged.owners(start), rows)
-        counts = np.diff(start)
-        mean /= np.maximum(counts, 1)[:, None]
-        full = counts > 0
-        head, tail = np.zeros_like(mean), np.zeros_like(mean)
-        head[full], tail[full] = rows[start[:-1][full]], rows[start[1:][full] - 1]
-        return mean, head, tail
+    found = Moments(np.zeros((seen.width, seen.width)), np.zeros((seen.width, seen.table.shape[1])), 0.0)
+    for part in side_by_side(of_block, seen.blocks(taught, vocab.byte_lengths(taught.tokens))):
+        found = Moments(found.gram + part.gram, found.cross + part.cross, found.energy + part.energy)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from tokenadapt.methods.own_text import Observed, Retold, new_rows, observe
 from tokenadapt.methods.ragged import Floats
 from tokenadapt.methods.statistics import spread
 from tokenadapt.plan import Dense, Plan, Problem, Table, missing_rows, rows_at_once
+from tokenadapt.threads import side_by_side
 from tokenadapt.vocab.types import Alignment, Ids
 
 CHUNK: Final = 1024  # positions whose logits are held at once
@@ -80,7 +82,10 @@ def log_sum_of(blocks: Iterable[torch.Tensor], states: torch.Tensor) -> torch.Te
     """The same of rows that come in blocks."""
     total = torch.full((len(states),), -torch.inf)
     for rows in blocks:
-        for at in range(0, len(states), CHUNK):
-            part = torch.logsumexp(states[at : at + CHUNK] @ rows.T, 1)
-            total[at : at + CHUNK] = torch.logaddexp(total[at : at + CHUNK], part)
+        norm = partial(_log_sum_of_block, rows)
+        total = torch.logaddexp(total, torch.cat([total[:0], *side_by_side(norm, torch.split(states, CHUNK))]))
     return total
+
+
+def _log_sum_of_block(rows: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    return torch.logsumexp(states @ rows.T, 1)

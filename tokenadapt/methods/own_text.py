@@ -16,6 +16,7 @@ from tokenadapt.plan import Dense, Model, Plan, Problem, Table, missing_rows, ro
 from tokenadapt.spaces.cache import content_key
 from tokenadapt.spaces.own import fingerprint
 from tokenadapt.spaces.shelf import shelf
+from tokenadapt.vocab.script import script_of_token
 from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids
 
 LENGTH: Final = 72  # tokens of a text, its prompt included
@@ -50,8 +51,8 @@ class Retold:
 def retell(problem: Problem, texts: int) -> list[Retold]:
     """Let the source model write `texts` texts, and cut them into target tokens.
 
-    A text is prompted by the pieces of a missing token drawn at random: so the model writes of what the new vocabulary
-    is about.
+    A text is prompted by the pieces of a missing token drawn at random, rare scripts more often: so the model writes of
+    what the new vocabulary is about.
     """
     assert problem.model is not None
     asked = prompts(problem, texts)
@@ -143,13 +144,20 @@ def chosen_rows(table: Table, made: Plan | Dense, index: Ids) -> torch.Tensor:
 
 
 def prompts(problem: Problem, texts: int) -> list[list[int]]:
-    """Pieces of missing tokens, shortest first, so that texts written side by side begin together."""
+    """Pieces of missing tokens, shortest first, so that texts written side by side begin together.
+
+    A script's share of the draws goes as the root of its share of the tokens: in most vocabularies Latin is more than
+    half, and of others too little would be written to learn from.
+    """
     cut = readable(problem)
     order = canonical(problem)
     usable = order[cut.counts[order] > 0]
     if not len(usable):
         return [[]] * texts
-    drawn = np.random.default_rng(problem.seed).choice(usable, texts)
+    tokens = [problem.target.token_bytes[index] or b"" for index in problem.alignment.missing[usable].tolist()]
+    _, script, count = np.unique([script_of_token(token) for token in tokens], return_inverse=True, return_counts=True)
+    weight = count[script.reshape(-1)] ** -0.5
+    drawn = np.random.default_rng(problem.seed).choice(usable, texts, p=weight / weight.sum())
     drawn = drawn[np.argsort(cut.counts[drawn], kind="stable")]
     return [cut.piece[cut.start[j] : cut.start[j + 1]][:PROMPT].tolist() for j in drawn]
 

@@ -14,6 +14,7 @@ from tokenadapt.plan import Problem
 from tokenadapt.spaces.cache import VectorCache
 from tokenadapt.spaces.own import begin_of, fingerprint
 from tokenadapt.spaces.stored import input_key
+from tokenadapt.threads import alone
 
 Floats = NDArray[np.float64]
 KEPT: Final = 256  # numbers that are kept of a state, by depth
@@ -96,6 +97,7 @@ def _main_directions(states: Floats) -> tuple[Floats, Floats]:
     """Mean (D,) and the directions of most variance (D, k), the greatest entry of each positive."""
     mean = states.mean(axis=0)
     spread = np.cov(states - mean, rowvar=False)
-    along = torch.linalg.eigh(torch.from_numpy(np.atleast_2d(spread)))[1].numpy()[:, ::-1][:, :KEPT]
+    with alone():
+        along = torch.linalg.eigh(torch.from_numpy(np.atleast_2d(spread)))[1].numpy()[:, ::-1][:, :KEPT]
     top = np.abs(along).argmax(axis=0)
     return mean, along * np.sign(along[top, np.arange(along.shape[1])])

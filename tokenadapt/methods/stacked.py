@@ -23,6 +23,7 @@ from tokenadapt.methods.pieces import end_piece, pieces, readable
 from tokenadapt.methods.single_row import best_single
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.plan import Dense, Plan, Problem, Table, rows_at_once
+from tokenadapt.threads import alone
 from tokenadapt.vocab.types import ByteVocab, Segmentation
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def _texts(effort: str, missing: int) -> int:
     return max(TEXTS["low"], min(TEXTS[effort], missing // FOR_EACH))
 
 
+@alone()
 def _fitted(problem: Problem, corrected: Dense, seen: Observed) -> Dense | None:
     """Output rows fitted to what comes next; None where held-out texts are said no better."""
     rules = Rules(

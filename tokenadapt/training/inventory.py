@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from typing import Any
 
 from tokenadapt.training.compare import ORDINARY
+from tokenadapt.vocab.script import PART, script_of_token
 from tokenadapt.vocab.types import ByteVocab
 
 _LENGTHS = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, 32))  # characters
@@ -20,25 +20,11 @@ def inventory(vocab: ByteVocab) -> dict[str, Any]:
         if kind not in ORDINARY or data is None:
             scripts["special"] += 1
             continue
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            scripts["parts of characters"] += 1
-            continue
-        scripts[script_of(text)] += 1
-        lengths[_bin(len(text))] += 1
+        script = script_of_token(data)
+        scripts[script] += 1
+        if script != PART:
+            lengths[_bin(len(data.decode()))] += 1
     return {"scripts": dict(scripts.most_common()), "lengths": dict(sorted(lengths.items(), key=_first_number))}
-
-
-def script_of(text: str) -> str:
-    """The script of the first letter, else what kind of characters these are."""
-    letter = next((char for char in text if char.isalpha()), None)
-    if letter is not None:
-        name = unicodedata.name(letter, "unnamed").split(" ")[0].split("-")[0].lower()
-        return {"fullwidth": "latin", "modifier": "marks", "mathematical": "latin"}.get(name, name)
-    if any(char.isnumeric() for char in text):
-        return "digits"
-    return "white space" if not text.strip() else "marks"
 
 
 def _bin(length: int) -> str:
