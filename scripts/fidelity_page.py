@@ -25,6 +25,7 @@ def read(paths: list[Path]) -> dict[str, Any]:
             into = found.setdefault(key, {"before": entry["before"], "methods": {}})
             for method, one in entry["methods"].items():
                 into["methods"][method] = {**into["methods"].get(method, {}), **one}
+            into.update({"forced": entry["forced"]} if entry.get("forced") else {})
     return found
 
 
@@ -48,6 +49,16 @@ def hidden(one: dict[str, Any]) -> str:
     return " / ".join(f"{harm[role]:.3f}" for role in ("input", "output", "tied") if role in harm)
 
 
+def cuts(entry: dict[str, Any], kinds: list[str], read_well: list[str]) -> str:
+    """What the source loses when it reads the same texts as the pieces of the target's tokens."""
+    if "forced" not in entry:
+        return ""
+    more = [
+        sum(entry["forced"][kind] - entry["before"][kind] for kind in some) / len(some) for some in (kinds, read_well)
+    ]
+    return f"; in the target's cuts {more[0]:+.3f}, where it reads {more[1]:+.3f}"
+
+
 def table(key: str, entry: dict[str, Any]) -> str:
     kinds = list(entry["before"])
     read_well = [kind for kind in kinds if entry["before"][kind] < READABLE] or kinds
@@ -63,7 +74,8 @@ def table(key: str, entry: dict[str, Any]) -> str:
     )
     names = (*names, "worst kind", "seconds", *known)
     lines = [
-        f"**{key}** (source: {before:.3f} bits per byte, {len(kinds)} kind{'s'[: len(kinds) > 1]} of text)",
+        f"**{key}** (source: {before:.3f} bits per byte, {len(kinds)} kind{'s'[: len(kinds) > 1]} of text"
+        f"{cuts(entry, kinds, read_well)})",
         "",
         f"| {' | '.join(names)} |",
         f"| {' | '.join('---' if name in ('method', 'worst kind') else '---:' for name in names)} |",

@@ -233,18 +233,19 @@ class SourceModel:
         """The same, were `table` (n, D) all input rows: the ids of `texts` are places in it."""
         head, holder = self._head, self._model.get_input_embeddings()
         own, padding = holder.weight, holder.padding_idx
-        found = [torch.zeros(0, own.shape[1])] * len(texts)
+        start = np.cumsum([0, *(len(text) - 1 for text in texts)])
+        found = torch.zeros(int(start[-1]), own.shape[1])
         try:
             # in the module itself, since some models scale what they look up
             holder.weight, holder.padding_idx = torch.nn.Parameter(table.to(own), requires_grad=False), None
             with self.progress.stage("read its own texts with other rows", len(texts), "texts") as advance:
                 for batch, states in self._read(texts, BATCH_TOKENS):
                     for place, length, row in zip(batch.index, batch.length.tolist(), states, strict=True):
-                        found[place] = row[: length - 1].float().cpu() * head.scale
+                        found[start[place] : start[place + 1]] = row[: length - 1].float().cpu() * head.scale
                     advance(len(batch.index))
         finally:
             holder.weight, holder.padding_idx = own, padding
-        return torch.cat(found) if found else torch.zeros(0, own.shape[1])
+        return found
 
     def logits(self, states: torch.Tensor, ids: Ids, rows: torch.Tensor) -> torch.Tensor:
         """The model's logits of tokens `ids` at states scaled like `final_states`, were `rows` their output rows."""

@@ -36,8 +36,8 @@ def observed_under(problem, rows, states, seed=1):
 
 
 def scene_of(problem, seen, rules, rows):
-    known = correction._known(problem, seen)
-    return Loss(known, Axes.of(seen.states), rows, correction._coordinates(rules))
+    known = correction._known(problem, seen, np.arange(len(seen.label)))
+    return Loss(known, Axes.of(known), rows, correction._coordinates(rules))
 
 
 def rules_of(problem):
@@ -123,8 +123,9 @@ def test_a_bias_by_counts_by_hand(monkeypatch):
     rules = rules_of(problem)
     rows = torch.zeros(NEW_ROWS, problem.width)
     copied = float(np.log(4))  # as much as the four together: an eighth each
-    slot = np.array([0] * 10 + [1] * 6 + [-1] * 8)
-    known = Known(varied_states(24, problem.width), slot, torch.full((24,), copied))
+    slot = np.array([2] * 3 + [0] * 10 + [1] * 6 + [-1] * 8)
+    index = np.arange(3, 27)  # the first three are held out
+    known = Known(varied_states(27, problem.width), slot, torch.full((27,), copied), index)
     found = correction._by_count(problem, rules, rows, known)
     bias = np.log((np.array([10, 6, 0, 0]) + 2) / (24 / 8 + 2))
     expected = torch.from_numpy(bias).float()[:, None] * rules.direction

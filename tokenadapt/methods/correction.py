@@ -21,6 +21,7 @@ AXES: Final = 256  # directions in which the rules' rows vary most
 SAMPLED: Final = 4096  # missing tokens that say which these are
 RIVALS: Final = 4096  # missing tokens that stand for all of them in a step
 BATCH: Final = 1024  # positions of a step
+BLOCK: Final = 8192  # positions whose states are held in float64
 RATE: Final = 2e-4  # of Adam, falling to nothing over the one pass
 RIDGE: Final = 1e4  # nats in all positions together, per unit of the form's squares
 COUNTED: Final = 8192  # positions over which each token is expected
@@ -41,8 +42,8 @@ def correct(problem: Problem, rules: Rules, rows: torch.Tensor, seen: Observed) 
     """
     judges = held_out(seen.text)
     held = seen.take(np.sort(np.random.default_rng(problem.seed).permutation(np.flatnonzero(judges))[:CHECKED]))
-    known = _known(problem, seen.take(np.flatnonzero(~judges)))
-    if not len(held.label) or not len(known.slot):
+    known = _known(problem, seen, np.flatnonzero(~judges))
+    if not len(held.label) or not len(known.index):
         return rows
     least = before = cost_of(problem, Dense(rows), held)
     for step in (_by_form, _by_count):
@@ -60,16 +61,21 @@ def _nats(cost: Cost) -> float:
 
 @dataclass(frozen=True)
 class Known:
-    """Positions to learn from."""
+    """Positions, and which of them to learn from: their states are much of the memory, and stay where they are."""
 
     states: torch.Tensor  # (n, D)
     slot: Ids  # (n,) which missing token comes next; -1 for a copied one
     copied: torch.Tensor  # (n,) log-sum-exp over copied tokens
+    index: Ids  # (t,) the positions to learn from
+
+    def drawn(self, by: np.random.Generator) -> torch.Tensor:
+        """The positions to learn from, in an order drawn at random."""
+        return torch.from_numpy(self.index[by.permutation(len(self.index))])
 
 
-def _known(problem: Problem, seen: Observed) -> Known:
+def _known(problem: Problem, seen: Observed, index: Ids) -> Known:
     copied = log_sum(problem.table, old_ids(problem.alignment), seen.states)
-    return Known(seen.states, problem.alignment.place[seen.label], copied)
+    return Known(seen.states, problem.alignment.place[seen.label], copied, index)
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,19 @@ class Axes:
     turn: torch.Tensor  # (D, D)
 
     @classmethod
-    def of(cls, states: torch.Tensor) -> Axes:
-        """Those of some states, turned so that coordinates are uncorrelated."""
-        value, vector = torch.linalg.eigh(torch.cov(states.T))
+    def of(cls, known: Known) -> Axes:
+        """Those of the states to learn from, turned so that coordinates are uncorrelated; sums are float64."""
+        width, index = known.states.shape[1], torch.from_numpy(known.index)
+        total, second = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
+        for part in _parts(index, BLOCK):
+            states = known.states[part].double()
+            total += states.sum(0)
+            second.addmm_(states.T, states)
+        mean = total / len(index)
+        spread = (second - len(index) * torch.outer(mean, mean)) / max(1, len(index) - 1)
+        value, vector = torch.linalg.eigh(spread.float())
         size = value.clamp(min=0).sqrt().mean().clamp(min=1e-12)
-        return cls(states.mean(0), vector / size)
+        return cls(mean.float(), vector / size)
 
     def of_states(self, states: torch.Tensor) -> torch.Tensor:
         """z(h): (n, D)."""
@@ -116,7 +130,7 @@ class Loss:
 @torch.no_grad()
 def _by_form(problem: Problem, rules: Rules, rows: torch.Tensor, known: Known) -> torch.Tensor:
     """Rows plus what a bilinear form adds to them."""
-    loss = Loss(known, Axes.of(known.states), rows, _coordinates(rules))
+    loss = Loss(known, Axes.of(known), rows, _coordinates(rules))
     form = _fitted(loss, problem, rules)
     turn = loss.axes.turn @ form[:-1]
     level = form[-1] - loss.axes.mean @ turn
@@ -128,12 +142,12 @@ def _by_form(problem: Problem, rules: Rules, rows: torch.Tensor, known: Known) -
 
 
 def _fitted(loss: Loss, problem: Problem, rules: Rules) -> torch.Tensor:
-    drawn, total = np.random.default_rng(problem.seed), len(loss.known.slot)
+    drawn, total = np.random.default_rng(problem.seed), len(loss.known.index)
     form = torch.zeros(len(loss.axes.mean) + 1, loss.about.shape[1])  # its last line: what no state changes
     ridge = torch.full((len(form), 1), 2 * RIDGE / total)
     ridge[-1] /= 10
     adam = torch.optim.Adam([form], lr=RATE)
-    batches = _parts(torch.from_numpy(drawn.permutation(total)), BATCH)
+    batches = _parts(loss.known.drawn(drawn), BATCH)
     mass = _expected(loss.rows, loss.known, batches[0])
     with problem.progress.stage("correct output rows", len(batches), "steps") as advance:
         for number, batch in enumerate(batches):
@@ -172,10 +186,10 @@ def _main_directions(rows: torch.Tensor) -> torch.Tensor:
 
 def _by_count(problem: Problem, rules: Rules, rows: torch.Tensor, known: Known) -> torch.Tensor:
     """Rows plus a bias by how often their tokens came, against how often they were expected."""
-    total = len(known.slot)
-    some = torch.from_numpy(np.random.default_rng(problem.seed).permutation(total)[:COUNTED])
-    expected = _expected(rows, known, some) * (total / len(some))
-    came = np.bincount(known.slot[known.slot >= 0], minlength=len(rows))
+    some = known.drawn(np.random.default_rng(problem.seed))[:COUNTED]
+    expected = _expected(rows, known, some) * (len(known.index) / len(some))
+    slot = known.slot[known.index]
+    came = np.bincount(slot[slot >= 0], minlength=len(rows))
     bias = torch.from_numpy(np.log((came + PRIOR) / (expected.numpy() + PRIOR))).float()
     return torch.addcmul(rows, bias[:, None], rules.direction)
 
