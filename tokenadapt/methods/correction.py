@@ -14,6 +14,7 @@ from tokenadapt.methods.mixture import Rules, drawn_by_mass
 from tokenadapt.methods.own_text import Observed, chosen_rows, held_out
 from tokenadapt.methods.ragged import Floats
 from tokenadapt.plan import Dense, Problem
+from tokenadapt.progress import Progress
 from tokenadapt.threads import alone, side_by_side
 from tokenadapt.vocab.types import Ids
 
@@ -74,7 +75,7 @@ class Known:
 
 
 def _known(problem: Problem, seen: Observed, index: Ids) -> Known:
-    copied = log_sum(problem.table, old_ids(problem.alignment), seen.states)
+    copied = log_sum(problem.table, old_ids(problem.alignment), seen.states, problem.progress)
     return Known(seen.states, problem.alignment.place[seen.label], copied, index)
 
 
@@ -148,7 +149,7 @@ def _fitted(loss: Loss, problem: Problem, rules: Rules) -> torch.Tensor:
     ridge[-1] /= 10
     adam = torch.optim.Adam([form], lr=RATE)
     batches = _parts(loss.known.drawn(drawn), BATCH)
-    mass = _expected(loss.rows, loss.known, batches[0])
+    mass = _expected(loss.rows, loss.known, batches[0], problem.progress)
     with problem.progress.stage("correct output rows", len(batches), "steps") as advance:
         for number, batch in enumerate(batches):
             form.grad = loss.slope(form, batch, *drawn_by_mass(mass, rules.order, RIVALS, drawn)) + ridge * form
@@ -187,7 +188,7 @@ def _main_directions(rows: torch.Tensor) -> torch.Tensor:
 def _by_count(problem: Problem, rules: Rules, rows: torch.Tensor, known: Known) -> torch.Tensor:
     """Rows plus a bias by how often their tokens came, against how often they were expected."""
     some = known.drawn(np.random.default_rng(problem.seed))[:COUNTED]
-    expected = _expected(rows, known, some) * (len(known.index) / len(some))
+    expected = _expected(rows, known, some, problem.progress) * (len(known.index) / len(some))
     slot = known.slot[known.index]
     came = np.bincount(slot[slot >= 0], minlength=len(rows))
     bias = torch.from_numpy(np.log((came + PRIOR) / (expected.numpy() + PRIOR))).float()
@@ -195,7 +196,7 @@ def _by_count(problem: Problem, rules: Rules, rows: torch.Tensor, known: Known) 
 
 
 @torch.inference_mode()
-def _expected(rows: torch.Tensor, known: Known, some: torch.Tensor) -> torch.Tensor:
+def _expected(rows: torch.Tensor, known: Known, some: torch.Tensor, progress: Progress) -> torch.Tensor:
     """Probability of each missing token, summed over some positions: (M,) float64."""
 
     def of_part(part: torch.Tensor) -> torch.Tensor:
@@ -204,8 +205,11 @@ def _expected(rows: torch.Tensor, known: Known, some: torch.Tensor) -> torch.Ten
         return logits.sub_(whole[:, None]).exp_().sum(0)
 
     found = torch.zeros(len(rows), dtype=torch.float64)
-    for expected in side_by_side(of_part, _parts(some, max(1, LOGITS // max(1, len(rows))))):
-        found += expected.double()
+    parts = _parts(some, max(1, LOGITS // max(1, len(rows))))
+    with progress.stage("expect new tokens", len(some), "positions") as advance:
+        for part, expected in zip(parts, side_by_side(of_part, parts), strict=True):
+            found += expected.double()
+            advance(len(part))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -14,6 +14,7 @@ from tokenadapt.methods.own_text import Observed, Retold, new_rows, observe
 from tokenadapt.methods.ragged import Floats
 from tokenadapt.methods.statistics import spread
 from tokenadapt.plan import Dense, Plan, Problem, Table, missing_rows, rows_at_once
+from tokenadapt.progress import SILENT, Progress
 from tokenadapt.threads import side_by_side
 from tokenadapt.vocab.types import Alignment, Ids
 
@@ -71,19 +72,26 @@ def old_ids(alignment: Alignment) -> Ids:
 
 
 @torch.inference_mode()
-def log_sum(table: Table, ids: Ids, states: torch.Tensor) -> torch.Tensor:
+def log_sum(table: Table, ids: Ids, states: torch.Tensor, progress: Progress = SILENT) -> torch.Tensor:
     """Log of the summed exponentials of the logits of old tokens `ids`: (n,)."""
     step = rows_at_once(table.shape[1])
-    return log_sum_of((table.rows(ids[first : first + step]).float() for first in range(0, len(ids), step)), states)
+    starts = range(0, len(ids), step)
+    with progress.stage("weigh old tokens", len(starts) * len(states), "positions") as advance:
+        return log_sum_of((table.rows(ids[first : first + step]).float() for first in starts), states, advance)
 
 
 @torch.inference_mode()
-def log_sum_of(blocks: Iterable[torch.Tensor], states: torch.Tensor) -> torch.Tensor:
-    """The same of rows that come in blocks."""
+def log_sum_of(
+    blocks: Iterable[torch.Tensor], states: torch.Tensor, advance: Callable[[float], object] = lambda _: None
+) -> torch.Tensor:
+    """The same of rows that come in blocks; `advance` is told of positions that are done with a block."""
     total = torch.full((len(states),), -torch.inf)
     for rows in blocks:
-        norm = partial(_log_sum_of_block, rows)
-        total = torch.logaddexp(total, torch.cat([total[:0], *side_by_side(norm, torch.split(states, CHUNK))]))
+        parts = [total[:0]]
+        for part in side_by_side(partial(_log_sum_of_block, rows), torch.split(states, CHUNK)):
+            parts.append(part)
+            advance(len(part))
+        total = torch.logaddexp(total, torch.cat(parts))
     return total
 
 
