@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -87,6 +88,25 @@ def test_a_failure_is_the_callers_and_ends_the_work(count):
         list(side_by_side(work, range(1000)))
     assert len(begun) < 20
     assert torch.get_num_threads() == count
+
+
+@pytest.mark.parametrize("count", [2, 5], indirect=True)
+@pytest.mark.usefixtures("count")
+def test_long_work_ends_when_nobody_waits_for_it():
+    steps = []
+
+    def work(item):
+        for step in range(2000):
+            threads.stop_if_ended()
+            time.sleep(0.01)
+            steps.append(step)
+            if item == 1 and step == 3:
+                raise KeyboardInterrupt  # as by Ctrl-C, though that comes in the main thread
+        return item
+
+    with pytest.raises(KeyboardInterrupt):
+        list(side_by_side(work, [1, 2, 3]))
+    assert max(steps) < 1900
 
 
 def test_states_of_few_strings_have_the_same_bits(tmp_path):

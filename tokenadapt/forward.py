@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenadapt.errors import TokenAdaptError
-from tokenadapt.threads import alone, side_by_side
+from tokenadapt.threads import alone, side_by_side, stop_if_ended
 from tokenadapt.vocab.types import Ids
 
 Kind = Literal["causal", "masked", "seq2seq"]
@@ -168,6 +168,7 @@ def sample(
     ids, feed, past = starts, starts.to(model.device), None
     states = []
     while ids.shape[1] < options.tokens:
+        stop_if_ended()
         out = model.base_model(input_ids=feed, past_key_values=past, use_cache=True)
         past, last = out.past_key_values, out.last_hidden_state[:, -1]
         states.append(last.float().cpu())

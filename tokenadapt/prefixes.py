@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenadapt.threads import side_by_side
+from tokenadapt.threads import side_by_side, stop_if_ended
 from tokenadapt.vocab.types import Ids
 
 AT_ONCE = 8192  # tokens of the strings whose keys and values are held together
@@ -120,6 +120,7 @@ class Reader:
         out = torch.zeros(len(strings), len(self.layers), self.core.config.get_text_config().hidden_size)
         cache = DynamicCache(config=self.core.config.get_text_config())
         for depth, (token, parent) in enumerate(zip(tree.token, tree.parent, strict=True)):
+            stop_if_ended()
             if depth:
                 cache.batch_select_indices(torch.from_numpy(parent).to(self.core.device))
             states = self._level(torch.from_numpy(token)[:, None].to(self.core.device), cache, watch)

@@ -7,9 +7,10 @@ not, and on small products it is the faster way too.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
@@ -21,6 +22,7 @@ Made = TypeVar("Made")
 MOST: Final = 8  # pieces of work at once, for each holds memory of its own
 CPU: Final = torch.device("cpu")
 _before: list[int] = []  # threads that torch had outside the outermost `alone`
+_here = threading.local()  # in a worker: `ended`, set when nobody waits for its work any more
 
 
 @contextmanager
@@ -49,7 +51,8 @@ def side_by_side(work: Callable[[Item], Made], items: Iterable[Item], device: to
             yield from map(torch.no_grad()(work), items)
             return
         waiting: deque[Future[Made]] = deque()
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        ended = threading.Event()
+        with ThreadPoolExecutor(threads, initializer=_begin, initargs=(ended,)) as pool:
             try:
                 for item in items:
                     waiting.append(pool.submit(torch.no_grad()(work), item))
@@ -58,5 +61,17 @@ def side_by_side(work: Callable[[Item], Made], items: Iterable[Item], device: to
                 while waiting:
                     yield waiting.popleft().result()
             finally:
+                ended.set()
                 for late in waiting:
                     late.cancel()
+
+
+def _begin(ended: threading.Event) -> None:
+    torch.set_num_threads(1)
+    _here.ended = ended
+
+
+def stop_if_ended() -> None:
+    """Called now and then by long work: leaves it when Ctrl-C or a failure has ended what it is part of."""
+    if hasattr(_here, "ended") and _here.ended.is_set():
+        raise CancelledError
