@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from tokenadapt.methods.likelihood import Cost, cost_of, log_sum, old_ids
+from tokenadapt.methods.likelihood import LOGITS, Cost, cost_of, log_sum, old_ids
 from tokenadapt.methods.mixture import Rules, drawn_by_mass
 from tokenadapt.methods.own_text import Observed, chosen_rows, held_out
 from tokenadapt.methods.ragged import Floats
@@ -28,7 +28,6 @@ RIDGE: Final = 1e4  # nats in all positions together, per unit of the form's squ
 COUNTED: Final = 8192  # positions over which each token is expected
 WARM: Final = 10  # steps until the rate is reached
 CHECKED: Final = 4096  # positions that judge each step
-LOGITS: Final = 2**24  # held at once
 PRIOR: Final = 2.0  # times that each token is taken to have come, and to have been expected, beforehand
 
 

@@ -18,7 +18,8 @@ from tokenadapt.progress import SILENT, Progress
 from tokenadapt.threads import side_by_side
 from tokenadapt.vocab.types import Alignment, Ids
 
-CHUNK: Final = 1024  # positions whose logits are held at once
+CHUNK: Final = 512  # positions whose logits of some thousand tokens one thread holds at once
+LOGITS: Final = 2**24  # that one thread holds at once where there are more tokens
 NOISE: Final = 2.0  # standard errors, paired over texts, by which one table must be better than another
 
 
@@ -88,7 +89,8 @@ def log_sum_of(
     total = torch.full((len(states),), -torch.inf)
     for rows in blocks:
         parts = [total[:0]]
-        for part in side_by_side(partial(_log_sum_of_block, rows), torch.split(states, CHUNK)):
+        few = torch.split(states, max(16, min(CHUNK, LOGITS // max(1, len(rows)))))
+        for part in side_by_side(partial(_log_sum_of_block, rows), few):
             parts.append(part)
             advance(len(part))
         total = torch.logaddexp(total, torch.cat(parts))
