@@ -15,7 +15,7 @@ from tokenadapt.methods.own_text import Observed, chosen_rows, held_out
 from tokenadapt.methods.ragged import Floats
 from tokenadapt.plan import Dense, Problem
 from tokenadapt.progress import Progress
-from tokenadapt.threads import alone, side_by_side
+from tokenadapt.threads import side_by_side
 from tokenadapt.vocab.types import Ids
 
 AXES: Final = 256  # directions in which the rules' rows vary most
@@ -31,7 +31,6 @@ CHECKED: Final = 4096  # positions that judge each step
 PRIOR: Final = 2.0  # times that each token is taken to have come, and to have been expected, beforehand
 
 
-@alone()
 def correct(problem: Problem, rules: Rules, rows: torch.Tensor, seen: Observed) -> torch.Tensor:
     """The rows (M, D), corrected in two steps, each kept where it clearly says held-out texts better.
 

@@ -98,7 +98,7 @@ def _fitted(problem: Problem, corrected: Dense, seen: Observed) -> Dense | None:
     if mixture.after >= mixture.before:
         log.warning("stacked: the mix is no better on held-out texts; the learned rows stay")
         return None
-    rows = correct(problem, rules, mixture.rows(rules, problem.progress), seen)
+    rows = correct(problem, rules, mixture.rows(rules, problem.progress), seen)  # not kept here: they are large
     return Dense(rows, np.asarray(readable(problem).counts == 0))
 
 
