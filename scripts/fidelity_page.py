@@ -25,13 +25,18 @@ def read(paths: list[Path]) -> dict[str, Any]:
             into = found.setdefault(key, {"before": entry["before"], "methods": {}})
             for method, one in entry["methods"].items():
                 into["methods"][method] = {**into["methods"].get(method, {}), **one}
-            into.update({"forced": entry["forced"]} if entry.get("forced") else {})
+            if entry.get("forced"):
+                into["forced"] = entry["forced"]
     return found
 
 
+def beyond(entry: dict[str, Any], bits: dict[str, float], kinds: list[str]) -> float:
+    """Mean over some kinds of what bits per byte are more than the source's."""
+    return sum(bits[kind] - entry["before"][kind] for kind in kinds) / len(kinds)
+
+
 def excess(entry: dict[str, Any], method: str, kinds: list[str]) -> float:
-    after, before = entry["methods"][method]["after"], entry["before"]
-    return sum(after[kind] - before[kind] for kind in kinds) / len(kinds)
+    return beyond(entry, entry["methods"][method]["after"], kinds)
 
 
 def ranked(entry: dict[str, Any]) -> list[str]:
@@ -53,10 +58,8 @@ def cuts(entry: dict[str, Any], kinds: list[str], read_well: list[str]) -> str:
     """What the source loses when it reads the same texts as the pieces of the target's tokens."""
     if "forced" not in entry:
         return ""
-    more = [
-        sum(entry["forced"][kind] - entry["before"][kind] for kind in some) / len(some) for some in (kinds, read_well)
-    ]
-    return f"; in the target's cuts {more[0]:+.3f}, where it reads {more[1]:+.3f}"
+    every, known = (beyond(entry, entry["forced"], some) for some in (kinds, read_well))
+    return f"; in the target's cuts {every:+.3f}, where it reads {known:+.3f}"
 
 
 def table(key: str, entry: dict[str, Any]) -> str:

@@ -109,7 +109,7 @@ def test_long_work_ends_when_nobody_waits_for_it():
     assert max(steps) < 1900
 
 
-def test_states_of_few_strings_have_the_same_bits(tmp_path):
+def test_states_of_few_strings_have_the_same_bits():
     """Seven rows by a matrix: the products whose last bits follow the number of threads."""
     from transformers import AutoModelForCausalLM
 

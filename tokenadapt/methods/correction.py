@@ -9,9 +9,9 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from tokenadapt.methods.likelihood import LOGITS, Cost, cost_of, log_sum, old_ids
+from tokenadapt.methods.likelihood import Cost, cost_of, log_sum, old_ids
 from tokenadapt.methods.mixture import Rules, drawn_by_mass
-from tokenadapt.methods.own_text import Observed, chosen_rows, held_out
+from tokenadapt.methods.own_text import Observed, chosen_rows
 from tokenadapt.methods.ragged import Floats
 from tokenadapt.plan import Dense, Problem
 from tokenadapt.progress import Progress
@@ -27,6 +27,7 @@ RATE: Final = 2e-4  # of Adam, falling to nothing over the one pass
 RIDGE: Final = 1e4  # nats in all positions together, per unit of the form's squares
 COUNTED: Final = 8192  # positions over which each token is expected
 WARM: Final = 10  # steps until the rate is reached
+LOGITS: Final = 2**24  # that one thread holds at once
 CHECKED: Final = 4096  # positions that judge each step
 PRIOR: Final = 2.0  # times that each token is taken to have come, and to have been expected, beforehand
 
@@ -39,7 +40,7 @@ def correct(problem: Problem, rules: Rules, rows: torch.Tensor, seen: Observed) 
     Adam over all positions fits A, for it has as many unknowns as there are labels. Then a bias of each token along the
     direction u: the log of how often it came over how often it was expected, both with a prior.
     """
-    judges = held_out(seen.text)
+    judges = seen.judges
     held = seen.take(np.sort(np.random.default_rng(problem.seed).permutation(np.flatnonzero(judges))[:CHECKED]))
     known = _known(problem, seen, np.flatnonzero(~judges))
     if not len(held.label) or not len(known.index):

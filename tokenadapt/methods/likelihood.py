@@ -18,8 +18,7 @@ from tokenadapt.progress import SILENT, Progress
 from tokenadapt.threads import side_by_side
 from tokenadapt.vocab.types import Alignment, Ids
 
-CHUNK: Final = 512  # positions whose logits of some thousand tokens one thread holds at once
-LOGITS: Final = 2**24  # that one thread holds at once where there are more tokens
+CHUNK: Final = 512  # positions whose logits of a block of rows one thread holds at once
 NOISE: Final = 2.0  # standard errors, paired over texts, by which one table must be better than another
 
 
@@ -89,8 +88,7 @@ def log_sum_of(
     total = torch.full((len(states),), -torch.inf)
     for rows in blocks:
         parts = [total[:0]]
-        few = torch.split(states, max(16, min(CHUNK, LOGITS // max(1, len(rows)))))
-        for part in side_by_side(partial(_log_sum_of_block, rows), few):
+        for part in side_by_side(partial(_log_sum_of_block, rows), torch.split(states, CHUNK)):
             parts.append(part)
             advance(len(part))
         total = torch.logaddexp(total, torch.cat(parts))

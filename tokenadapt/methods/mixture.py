@@ -8,16 +8,15 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tokenadapt.methods.likelihood import CHUNK, log_sum, old_ids
-from tokenadapt.methods.own_text import Observed, chosen_rows, held_out
+from tokenadapt.methods.own_text import Observed, chosen_rows
+from tokenadapt.methods.ragged import Floats
 from tokenadapt.plan import Dense, Plan, Table, missing_rows, rows_at_once
 from tokenadapt.progress import SILENT, Progress
-from tokenadapt.threads import alone, side_by_side
+from tokenadapt.threads import side_by_side
 from tokenadapt.vocab.types import Alignment, Ids
 
-Floats = NDArray[np.float64]
 RIVALS: Final = 6144  # missing tokens that stand for all of them in the normaliser
 POSITIONS: Final = (4096, 10_240)  # at least and at most; between, one for every two missing tokens
 PROBED: Final = 1024  # positions that say which missing tokens are likely
@@ -96,14 +95,13 @@ class Scene:
     known: float  # sum of the logits of labels that are copied
 
 
-@alone()
 def fit(rules: Rules, alignment: Alignment, seen: Observed, *, seed: int, progress: Progress = SILENT) -> Mixture:
     """The weights of least cross-entropy over the new vocabulary at the positions seen; every tenth text is held out.
 
     The first guess is the first rule alone, without bias. Missing tokens are many: a sample of them, drawn by how
     likely the first guess makes them, stands for all in the normaliser (importance sampling, Bengio and Senecal 2008).
     """
-    held = held_out(seen.text)
+    held = seen.judges
     drawn = np.random.default_rng(seed)
     enough = int(np.clip(len(rules.group) // 2, *POSITIONS))
     teach, check = (_some(np.flatnonzero(part), count, drawn) for part, count in ((~held, enough), (held, 2048)))

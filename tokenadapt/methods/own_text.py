@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, overload
+from typing import Final
 
 import numpy as np
 import torch
@@ -34,6 +34,11 @@ class Observed:
     label: Ids  # (n,) the target token that comes next
     text: Ids  # (n,) the text of each position, ascending
 
+    @property
+    def judges(self) -> NDArray[np.bool_]:
+        """Whether each position is of a text that judges what the others teach: (n,)."""
+        return np.asarray(self.text % HELD_OUT == 0)
+
     def take(self, index: Ids) -> Observed:
         """Some of the positions."""
         return Observed(self.states[torch.from_numpy(index)], self.label[index], self.text[index])
@@ -46,6 +51,11 @@ class Retold:
     number: int
     ids: Ids  # (n + 1,) what begins the text is named by -1 less its old id
     chosen: NDArray[np.bool_]  # (n,) of each token but the first: whether the model chose it, not the prompt
+
+    @property
+    def judges(self) -> bool:
+        """Whether this text judges what the others teach."""
+        return self.number % HELD_OUT == 0
 
 
 def retell(problem: Problem, texts: int) -> list[Retold]:
@@ -114,15 +124,6 @@ def new_rows(table: Table, alignment: Alignment, made: Plan | Dense, ids: Ids) -
     fresh = np.flatnonzero((source < 0) & (alignment.how[known] == How.MISSING))
     rows[torch.from_numpy(fresh)] = chosen_rows(table, made, np.searchsorted(alignment.missing, ids[fresh]))
     return rows
-
-
-@overload
-def held_out(text: int) -> bool: ...
-@overload
-def held_out(text: Ids) -> NDArray[np.bool_]: ...
-def held_out(text: int | Ids) -> bool | NDArray[np.bool_]:
-    """Whether a text judges what the others teach."""
-    return text % HELD_OUT == 0
 
 
 def of_inputs(problem: Problem) -> Problem:

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from tokenadapt.methods.halves import Runs
+from tokenadapt.methods.ragged import Floats
 from tokenadapt.plan import Problem
 from tokenadapt.spaces.cache import VectorCache
 from tokenadapt.spaces.own import begin_of, fingerprint
 from tokenadapt.spaces.stored import input_key
 from tokenadapt.threads import alone
 
-Floats = NDArray[np.float64]
 KEPT: Final = 256  # numbers that are kept of a state, by depth
 SAMPLE: Final = 2048  # strings from which the directions that are kept are found
 LARGEST: Final = 6e4  # a state's entries are cut here: what float16 holds

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 
 from tokenadapt.methods.likelihood import cost, cost_of
-from tokenadapt.methods.own_text import Retold, held_out, observe
+from tokenadapt.methods.own_text import Retold, observe
 from tokenadapt.plan import Dense, Problem
 
 SHARES: Final = (0.25, 0.5)  # of the way from input to output rows
@@ -19,7 +19,7 @@ def best_single(problem: Problem, reads: Dense, writes: Dense, told: Sequence[Re
 
     What one table costs against two is said: in bits per byte of these texts, and in megabytes.
     """
-    judged = [text for text in told if held_out(text.number)]
+    judged = [text for text in told if text.judges]
     seen = observe(problem, reads, judged)
     two = cost_of(problem, writes, seen)
     best, least, chosen = reads, cost_of(problem, reads, seen), 0.0
