@@ -1,8 +1,10 @@
 """The tables and the picture of docs/methods.md, from what bench_fidelity.py has kept.
 
-    python scripts/fidelity_page.py fidelity.json [MORE.json ...] [--picture docs/methods.svg] [--page docs/methods.md]
+    python scripts/fidelity_page.py docs/fidelity.json [MORE.json ...] [--keep docs/fidelity.json]
+        [--page docs/methods.md] [--picture docs/methods.svg]
 
-With --page the tables replace what stands between the marks `<!-- table -->` and `<!-- /table -->`.
+docs/fidelity.json holds every figure of the page; a new run is added to it. With --page the tables replace what stands
+between the marks `<!-- table -->` and `<!-- /table -->`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+
+from fidelity_picture import panels, picture
 
 READABLE = 1.6  # source bits per byte under which a model is said to read a kind
 MARKS = ("<!-- table -->", "<!-- /table -->")
@@ -101,33 +105,19 @@ def table(key: str, entry: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def picture(found: dict[str, Any], path: Path) -> None:
-    """Excess by method under each heading, best at the top."""
-    import matplotlib as mpl
+def keep(found: dict[str, Any], path: Path) -> None:
+    """Write what is known as one file, to four decimals: what later runs add to."""
+    path.write_text(json.dumps(json.loads(json.dumps(found), parse_float=_four), indent=1) + "\n", encoding="utf-8")
 
-    mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "tokenadapt"  # the same file from the same figures
-    from matplotlib import pyplot as plt
 
-    heights = [len(entry["methods"]) + 2 for entry in found.values()]
-    figure, axes = plt.subplots(
-        len(found), 1, figsize=(7.5, 0.28 * sum(heights)), height_ratios=heights, layout="constrained", squeeze=False
-    )
-    for axis, (key, entry) in zip(axes[:, 0], found.items(), strict=True):
-        names = ranked(entry)[::-1]
-        values = [excess(entry, name, list(entry["before"])) for name in names]
-        bars = axis.barh(names, values)
-        axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-        axis.set_title(key, loc="left", fontsize=10)
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[-1, 0].set_xlabel("bits per byte above the source model, before any training")
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+def _four(digits: str) -> float:
+    return round(float(digits), 4)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--keep", type=Path, help="write all figures together here")
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--page", type=Path)
     arguments = parser.parse_args()
@@ -140,7 +130,9 @@ def main() -> None:
     else:
         print(text)
     if arguments.picture:
-        picture(found, arguments.picture)
+        picture(panels(found, lambda entry, method: excess(entry, method, list(entry["before"]))), arguments.picture)
+    if arguments.keep:
+        keep(found, arguments.keep)
 
 
 if __name__ == "__main__":

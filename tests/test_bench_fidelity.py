@@ -110,6 +110,36 @@ def test_the_page_of_an_older_run_has_its_columns_only(tmp_path):
     assert lines[5].endswith("| 3 | 1,234 | 0.250 / 0.125 |")
 
 
+def test_what_is_kept_is_read_again_as_the_same_page(tmp_path):
+    from fidelity_page import keep, read, table
+
+    run = {"m t untied 2KB": {"before": {"a": 1.0, "b": 2.123456}, "methods": {"pieces": ENTRY}}}
+    keep(run, tmp_path / "kept.json")
+    (kept,) = read([tmp_path / "kept.json"]).values()
+    assert kept["before"] == {"a": 1.0, "b": 2.1235}
+    assert table("key", kept) == table("key", run["m t untied 2KB"])
+
+
+def test_the_picture_has_a_panel_for_what_can_be_compared(tmp_path):
+    from fidelity_picture import panels, picture, ranked, short
+
+    excess = {"pieces": 0.5, "ends": 0.7, "hybrid": 0.2, "omp+donor=a/b": 3.0}
+    found = {
+        "m s untied 2KB": {"methods": {"pieces": 0, "ends": 0}},
+        "m t untied 2KB": {"methods": {"pieces": 0, "hybrid": 0, "omp+donor=a/b": 0}},
+        "m t tied 2KB": {"methods": {"ends": 0}},
+    }
+    drawn = panels(found, lambda _, method: excess[method])
+    assert drawn.keys() == {"m untied 2KB", "m tied 2KB"}
+    assert drawn["m untied 2KB"]["pieces"] == {"s": 0.5, "t": 0.5}
+    assert ranked(drawn["m untied 2KB"]) == ["hybrid", "pieces", "ends", "omp+donor=a/b"]
+    picture(drawn, tmp_path / "one.svg")
+    picture(drawn, tmp_path / "two.svg")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert short("align+corpus=text/train/x.txt.gz+corpus=y/z") == "align+corpus=x.txt.gz+corpus=z"
+    assert short("wechsel:source=a/w.vec,target=w.vec") == "wechsel:source=w.vec,target=w.vec"
+
+
 @pytest.fixture(scope="module")
 def target(tokenizers, tmp_path_factory):
     folder = tmp_path_factory.mktemp("target")
