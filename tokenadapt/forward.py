@@ -152,8 +152,11 @@ def log_probs_of(head: Head, states: Tensor, targets: Tensor, owner: Tensor | No
         at, wanted = (owner[here] - first).to(logits.device), targets[here].to(logits.device)
         return (logits[at, wanted] - logits.logsumexp(1)[at]).cpu()
 
-    found = list(side_by_side(block, range(0, len(states), head.block), states.device))
-    return torch.cat(found) if found else torch.zeros(0)
+    found, done = torch.empty(len(targets)), 0
+    for part in side_by_side(block, range(0, len(states), head.block), states.device):
+        found[done : done + len(part)] = part
+        done += len(part)
+    return found
 
 
 @torch.inference_mode()

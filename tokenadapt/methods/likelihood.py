@@ -85,13 +85,14 @@ def log_sum_of(
     blocks: Iterable[torch.Tensor], states: torch.Tensor, advance: Callable[[float], object] = lambda _: None
 ) -> torch.Tensor:
     """The same of rows that come in blocks; `advance` is told of positions that are done with a block."""
-    total = torch.full((len(states),), -torch.inf)
+    total, here = torch.full((len(states),), -torch.inf), torch.empty(len(states))
     for rows in blocks:
-        parts = [total[:0]]
+        done = 0
         for part in side_by_side(partial(_log_sum_of_block, rows), torch.split(states, CHUNK)):
-            parts.append(part)
+            here[done : done + len(part)] = part  # small results kept one by one would split the threads' free memory
+            done += len(part)
             advance(len(part))
-        total = torch.logaddexp(total, torch.cat(parts))
+        total = torch.logaddexp(total, here)
     return total
 
 

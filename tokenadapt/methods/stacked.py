@@ -58,9 +58,7 @@ def stacked(
         return corrected
     try:
         told = retell(problem, texts or _texts(effort, len(problem.alignment.missing)))
-        same = problem.tied or (problem.model is not None and problem.model.tied)
-        read = corrected if problem.tied else unfinished(problem, corrected)
-        inputs = problem.inputs or (read if same else learned(of_inputs(problem), effort=effort, share=share))
+        inputs = problem.inputs or _to_read(problem, corrected, effort, share)
         seen = observe(problem, inputs, with_repeats(problem, told))
     except TokenAdaptError as error:
         log.warning("stacked: output rows are those of learned, for the source model wrote no texts. %s", error)
@@ -72,6 +70,15 @@ def stacked(
     if fitted is None or not problem.tied:
         return fitted or corrected
     return best_single(problem, corrected, fitted, told)
+
+
+def _to_read(problem: Problem, corrected: Dense, effort: Literal["low", "full"], share: float) -> Dense:
+    """Input rows, where none were made before."""
+    if problem.tied:
+        return corrected
+    if problem.model is not None and problem.model.tied:
+        return unfinished(problem, corrected)
+    return learned(of_inputs(problem), effort=effort, share=share)
 
 
 def _texts(effort: str, missing: int) -> int:
