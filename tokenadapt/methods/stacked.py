@@ -28,8 +28,8 @@ from tokenadapt.vocab.types import ByteVocab, Segmentation
 
 log = logging.getLogger(__name__)
 
-TEXTS: Final = {"low": 384, "full": 2048}  # how many the source model writes at most
-FOR_EACH: Final = 40  # missing tokens a text, where that is fewer, but no fewer than a low effort writes
+TEXTS: Final = {"low": 384, "full": 3072}  # how many the source model writes at most
+FOR_EACH: Final = 36  # missing tokens a text, where that is fewer, but no fewer than a low effort writes
 GROUPS: Final = 6  # one piece, two, ... and this many or more: each with weights of its own
 COMMON: Final = 2048  # positions over which an old token's mean probability is taken
 
