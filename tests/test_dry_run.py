@@ -10,6 +10,9 @@ import pytest
 from tests.command import refused, tokenadapt, untouched
 from tests.tiny import save_tiny
 from tokenadapt.checkpoint.tables import FileTable
+from tokenadapt.cli.session import duration
+from tokenadapt.methods import parse_method
+from tokenadapt.methods.work import Sizes, Work, work_of
 
 
 @pytest.fixture(scope="module", params=["tied", "untied"])
@@ -101,3 +104,36 @@ def test_outputs_that_the_run_would_refuse(given, tmp_path):
     assert "exists already" in refused(2, *words, tmp_path / "there", "--dry-run")
     assert "lies inside the input" in refused(2, *words, given / "model" / "out", "--dry-run")
     assert tokenadapt("-q", *words, tmp_path / "there", "--dry-run", "--overwrite").code == 0
+
+
+def test_a_method_that_runs_the_model_takes_longer_and_more_memory(given, no_weights):
+    def plan(*options):
+        return json.loads(dry(given, "--json", *options))
+
+    rows, learned = plan("--method", "hybrid"), plan("--method", "learned")
+    low, full = plan("--effort", "low"), plan("--method", "stacked:texts=4000")
+    for what in ("seconds", "memory_bytes"):
+        assert rows[what] < learned[what] < low[what] < full[what]
+    assert plan("--method", "learned:effort=none")["memory_bytes"] == rows["memory_bytes"] - _vectors(rows)
+
+
+def _vectors(found):
+    return 4 * (found["overlap"]["source_rows"] + found["overlap"]["counts"]["missing"]) * 768
+
+
+def test_work_by_hand():
+    sizes = Sizes(source_rows=1000, target_rows=3000, missing=2000, width=10)
+    learned = work_of([parse_method("learned:effort=low")], sizes)
+    assert learned == Work(1.6 * 3000 / 5, 0, 2 * 2000 * 10 + 120e6)
+    assert work_of([parse_method("pieces"), parse_method("learned:effort=none")], sizes) == Work()
+    both = [parse_method("stacked:texts=100,effort=low"), parse_method("learned:effort=low")]
+    assert work_of(both, sizes).layers == pytest.approx(learned.layers + 2.1 * 72 * 100)
+    assert work_of(both + both, sizes) == work_of(both, sizes)
+    assert work_of(both, sizes).logits == 72 * 100 * 4000
+    named = work_of([parse_method("auto:of=learned:effort=low")], sizes)
+    assert named.layers == pytest.approx(learned.layers + 2.1 * 272 * 128)
+    assert work_of([parse_method("chain")], sizes).layers == 1.6 * 3000
+
+
+def test_a_time_for_people():
+    assert [duration(seconds) for seconds in (7.6, 119, 1500, 9000)] == ["8 s", "119 s", "25 minutes", "2.5 hours"]

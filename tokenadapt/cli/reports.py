@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tokenadapt.cli.session import Session, size, table
+from tokenadapt.cli.session import Session, duration, size, table
 
 if TYPE_CHECKING:
     from tokenadapt.estimate import Estimate
@@ -63,7 +63,7 @@ def show_dry_run(estimate: Estimate, as_json: bool) -> None:
     click.echo(
         f"Tables: {size(estimate.old_table_bytes)} now, {size(estimate.new_table_bytes)} after. "
         f"Needs about {size(estimate.disk_bytes)} of disk, {size(estimate.memory_bytes)} of memory "
-        f"and {estimate.seconds:.0f} s without verification. Nothing was written."
+        f"and {duration(estimate.seconds)} without verification. Nothing was written."
     )
 
 

@@ -74,6 +74,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     console.print(drawn)
 
 
+def duration(seconds: float) -> str:
+    """An estimated time for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
 def size(count: float) -> str:
     """Bytes for people."""
     for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

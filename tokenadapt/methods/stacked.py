@@ -57,7 +57,7 @@ def stacked(
     if problem.role == "input":  # of two tables; the one table of a tied result has the role output
         return corrected
     try:
-        told = retell(problem, texts or _texts(effort, len(problem.alignment.missing)))
+        told = retell(problem, texts or texts_of(effort, len(problem.alignment.missing)))
         inputs = problem.inputs or _to_read(problem, corrected, effort, share)
         seen = observe(problem, inputs, with_repeats(problem, told))
     except TokenAdaptError as error:
@@ -81,7 +81,8 @@ def _to_read(problem: Problem, corrected: Dense, effort: Literal["low", "full"],
     return learned(of_inputs(problem), effort=effort, share=share)
 
 
-def _texts(effort: str, missing: int) -> int:
+def texts_of(effort: str, missing: int) -> int:
+    """How many texts the source model writes for so many missing tokens."""
     return max(TEXTS["low"], min(TEXTS[effort], missing // FOR_EACH))
 
 
