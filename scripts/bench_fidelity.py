@@ -180,7 +180,8 @@ def run(args: argparse.Namespace, kept: dict[str, Any]) -> None:
         missing = [one for one in args.methods if kinds - set(entry["methods"].get(one, {}).get("after", {}))]
         judged = [one for one in args.methods if args.anchors and "anchors" not in entry["methods"].get(one, {})]
         judged = [one for one in judged if can_be_scored(one)]
-        if missing or judged or kinds - set(entry["before"]):
+        cut = kinds - set(entry.get("forced", {})) if args.where else set()
+        if missing or judged or cut or kinds - set(entry["before"]):
             bench = Bench(model, target, untie, texts)
             measure(Entry(key, entry, lambda: save(args.json, kept)), bench, args, missing, judged)
 
@@ -208,6 +209,7 @@ def measure(entry: Entry, bench: Bench, args: argparse.Namespace, missing: list[
         entry.save()
     if args.where and set(kinds) - set(found.get("forced", {})):
         found["forced"] = bench.forced()
+        entry.save()
     for method in args.methods:
         try:
             if method in missing:

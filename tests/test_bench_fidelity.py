@@ -162,6 +162,12 @@ def test_a_run_keeps_what_it_found_and_is_taken_up_again(target, tmp_path, monke
 
     found = run("--methods", "pieces", "--where")
     assert found["pieces"].keys() >= {"after", "copied", "new", "perfect_states", "seconds"}
+    kept = json.loads(where.read_text())
+    (entry,) = kept.values()
+    forced = entry.pop("forced")
+    where.write_text(json.dumps(kept))
+    assert run("--methods", "pieces", "--where") == found
+    assert [one["forced"] for one in json.loads(where.read_text()).values()] == [forced]
     assert "anchors" not in found["pieces"]
     monkeypatch.setattr(bench_fidelity.Bench, "swap", None)  # nothing is made again
     again = run("--methods", "pieces", "--anchors")
