@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from tokenadapt.corpus import CorpusCounts, CorpusError, CorpusOptions, Document, read_corpus
+from tokenadapt.corpus import CorpusCounts, CorpusError, CorpusOptions, Document, read_corpus, read_in_turn
 from tokenadapt.errors import RequestError
 
 TEXT = "First line.\nZweite Zeile, ß.\n\n第三行 🙂\r\nlast, no end"
@@ -242,3 +242,21 @@ def test_progress_counts_bytes_on_disk(tmp_path):
     progress = Recorder()
     list(read_corpus([str(path)], progress=progress))
     assert progress.done == progress.total == path.stat().st_size
+
+
+def test_files_in_turn_show_something_of_each_early_and_all_in_the_end(tmp_path, monkeypatch):
+    for name in "abc":
+        write(tmp_path / "many" / f"{name}.txt.gz", "".join(f"{name}{line}\n" for line in range(9)).encode())
+    more = rows(tmp_path / "d.jsonl", [{"text": f"d{row}"} for row in range(2)])
+    specs, options = [str(tmp_path / "many"), f"{more}=2"], CorpusOptions()
+    monkeypatch.setattr("tokenadapt.corpus.TURN", 7)
+    found = [document.text for document in read_in_turn(specs, options)]
+    assert found[:9] == ["a0\na1\n", "b0\nb1\n", "c0\nc1\n", "d0", "a2\na3\n", "b2\nb3\n", "c2\nc3\n", "d0", "a4\na5\n"]
+    monkeypatch.setattr("tokenadapt.corpus.OPEN", 2)
+    few = [document.text for document in read_in_turn(specs, options)]
+    assert few[:4] == ["a0\na1\n", "b0\nb1\n", "a2\na3\n", "b2\nb3\n"]
+    straight = "".join(document.text for document in read_corpus(specs, options))
+    assert sorted(few) == sorted(found)
+    assert sorted("".join(found)) == sorted(straight)
+    with pytest.raises(RequestError):
+        list(read_in_turn([str(tmp_path / "nowhere.txt")], options))

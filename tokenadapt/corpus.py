@@ -14,18 +14,31 @@ from __future__ import annotations
 import glob
 import random
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from tokenadapt.documents import CorpusCounts, CorpusError, CorpusOptions, Document
 from tokenadapt.errors import RequestError
 from tokenadapt.progress import SILENT, Advance, Progress
-from tokenadapt.readers import PACKED, SUFFIXES, read_file, stem, unpacked_suffix
+from tokenadapt.readers import PACKED, SUFFIXES, format_of, read_file, stem, unpacked_suffix
 from tokenadapt.rows import read_dataset
 
-__all__ = ["CorpusCounts", "CorpusError", "CorpusOptions", "Document", "Source", "find_sources", "read_corpus"]
+__all__ = [
+    "CorpusCounts",
+    "CorpusError",
+    "CorpusOptions",
+    "Document",
+    "Source",
+    "find_sources",
+    "read_corpus",
+    "read_in_turn",
+]
+OPEN: Final = 64  # files read side by side
+TURN: Final = 1 << 16  # bytes of a text file until it is the next one's turn
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,35 @@ def read_corpus(
     """
     sources = find_sources(specs)
     return _stream(sources, options, counts if counts is not None else CorpusCounts(), progress)
+
+
+def read_in_turn(specs: Sequence[str], options: CorpusOptions) -> Iterator[Document]:
+    """All documents, one of each file in turn: who stops early has read something of all files.
+
+    A text file comes in blocks of at most TURN bytes. Fails as `read_corpus` does; a sample or a limit is one of each
+    file.
+    """
+    parts = [
+        part
+        for source in find_sources(specs)
+        for part in ([replace(source, files=(file,)) for file in source.files] or [source])
+    ]
+    waiting = (_stream([part], _in_turn(part, options), CorpusCounts(), SILENT) for part in parts)
+    opened = deque(islice(waiting, OPEN))
+    while opened:
+        stream = opened.popleft()
+        document = next(stream, None)
+        if document is None:
+            opened.extend(islice(waiting, 1))
+        else:
+            yield document
+            opened.append(stream)
+
+
+def _in_turn(part: Source, options: CorpusOptions) -> CorpusOptions:
+    """With smaller blocks of text; a line of rows must stand in a block as a whole."""
+    text = all(format_of(file, options) == "text" for file, _ in part.files)
+    return replace(options, block_bytes=min(TURN, options.block_bytes)) if text and part.files else options
 
 
 def find_sources(specs: Sequence[str]) -> list[Source]:

@@ -181,7 +181,7 @@ def _problem(job: Job, helpers: Helpers, role: Role, progress: Progress) -> Prob
         table=setting.checkpoint.table(role),
         model=helpers.model,
         space=helpers.space,
-        corpus=_corpus(options, progress),
+        corpus=_corpus(options),
         donor=helpers.donor,
         seed=options.seed,
         tied=setting.tied,
@@ -230,14 +230,15 @@ def _readings(problem: Problem) -> list[list[int]]:
     return [*read, *(row[: 1 + number % 6].tolist() for number, row in enumerate(drawn))]
 
 
-def _corpus(options: TransplantOptions, progress: Progress) -> Callable[[], Iterator[str]] | None:
+def _corpus(options: TransplantOptions) -> Callable[[], Iterator[str]] | None:
+    """The texts of the corpus, something of every file early on: methods read so many lines and no more."""
     if not options.corpus:
         return None
 
     def texts() -> Iterator[str]:
-        from tokenadapt.corpus import CorpusOptions, read_corpus
+        from tokenadapt.corpus import CorpusOptions, read_in_turn
 
-        for document in read_corpus(options.corpus, CorpusOptions(seed=options.seed), progress=progress):
+        for document in read_in_turn(options.corpus, CorpusOptions(seed=options.seed)):
             yield document.text
 
     return texts

@@ -36,6 +36,11 @@ def stem(path: Path) -> str:
     return base.stem if base.suffix.lower() in SUFFIXES else base.name
 
 
+def format_of(path: Path, options: CorpusOptions) -> str:
+    """text, jsonl or parquet: what was said, else by the name."""
+    return options.format if options.format != "auto" else SUFFIXES.get(unpacked_suffix(path), "text")
+
+
 class _Watched(io.RawIOBase):
     """A raw file that tells how many bytes were read from it: progress of compressed input is in bytes on disk."""
 
@@ -115,7 +120,7 @@ def read_file(
     def fault(reason: str, message: str) -> None:
         counts.fault(options, reason, f"{name}{message}")
 
-    kind = options.format if options.format != "auto" else SUFFIXES.get(unpacked_suffix(path or Path()), "text")
+    kind = format_of(path or Path(), options)
     try:
         if kind == "parquet":
             if path is None or path.suffix.lower() in PACKED:
