@@ -31,7 +31,7 @@ class TransplantOptions:
     method: str = "stacked"
     output_method: str | None = None
     effort: str | None = None
-    fallback: str = "mean"
+    fallback: str = "pieces"
     space: str = "self"
     calibrate_norm: bool = False
     bias_per_piece: float = 0.0

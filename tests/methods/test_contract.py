@@ -14,7 +14,7 @@ import torch
 from tests.methods.problems import NEW, OLD, TEXTS, TinyModel, TinySpace, make_donor, make_problem, vector
 from tokenadapt.anchors import Anchors
 from tokenadapt.methods import METHODS, Chosen, stacked
-from tokenadapt.methods.make import make_rows, run
+from tokenadapt.methods.make import holes, make_rows, run
 from tokenadapt.methods.options import parameters
 from tokenadapt.plan import MemoryTable, Plan, build_table, missing_rows
 from tokenadapt.vocab.types import How
@@ -241,10 +241,23 @@ def test_a_scaled_plan_keeps_its_scale_when_a_fallback_joins():
 def test_how_many_tokens_a_method_leaves_is_said():
     said = []
     make_rows(make_problem(), Chosen("pieces"), Chosen("length"), say=said.append)
-    assert said == ["pieces has no row for 1 of 7 tokens: the fallback, length, makes them"]
+    assert said == ["pieces has no row for 1 of 7 tokens: the fallback, mean, makes them"]  # length has none either
     make_rows(make_problem(), Chosen("mean"), say=said.append)
     make_rows(make_problem(), Chosen("pieces"))
     assert len(said) == 1
+    few = replace(make_problem(), corpus=lambda: iter(("there",)))
+    left = len(holes(run(few, Chosen("align"))))
+    make_rows(few, Chosen("align"), Chosen("pieces"), say=said.append)
+    assert said[1:] == [
+        f"align has no row for {left - 1} of 7 tokens: the fallback, pieces, makes them",
+        "align has no row for 1 of 7 tokens: the fallback, mean, makes them",
+    ]
+
+
+def test_what_has_no_row_of_its_own_gets_its_pieces_unless_told_otherwise():
+    from tokenadapt.recipe import TransplantOptions
+
+    assert TransplantOptions("model", "tokenizer", "out").fallback == "pieces"
 
 
 def test_the_mean_is_one_term_however_many_rows_there_are():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--method", metavar="NAME[:K=V,...]", help="How missing rows are made: see `tokenadapt methods`.")
 @click.option("--output-method", metavar="NAME[:K=V,...]", help="Another rule for the output table of an untied model.")
 @click.option("--effort", type=click.Choice(EFFORTS), help="How long methods may take that run the source model.")
-@click.option("--fallback", metavar="NAME[:K=V,...]", help="For rows that the method leaves empty.  [default: mean]")
+@click.option("--fallback", metavar="NAME[:K=V,...]", help="For rows that the method leaves empty.  [default: pieces]")
 @click.option("--space", metavar="SPEC", help="Vectors for `local` and `global`: self, hf:ID, st:ID, static:PATH.")
 @click.option("--calibrate-norm", is_flag=True, help="Scale new rows to the norms of copied rows, per role.")
 @click.option("--bias-per-piece", type=float, metavar="B", help="Logits per piece after a token's first, e.g. -2.")

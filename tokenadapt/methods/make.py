@@ -21,17 +21,16 @@ def make_rows(
 ) -> Plan | Dense:
     """A row for every missing token: by the method, else by the fallback, else the mean of the old rows.
 
-    `say` is told how many tokens the method had nothing for, where there are any.
+    `say` is told how many tokens the method had nothing for, where there are any, and what made them.
     """
-    made = run(problem, chosen)
-    left = len(holes(made))
-    if left and say:
-        total = len(problem.alignment.missing)
-        say(f"{chosen.name} has no row for {left:,} of {total:,} tokens: the fallback, {fallback}, makes them")
+    made, total = run(problem, chosen), len(problem.alignment.missing)
     for reserve in (fallback, MEAN):
         hole = holes(made)
         if len(hole):
             made = fill(problem.table, made, run(subset(problem, hole), reserve), hole)
+            filled = len(hole) - len(holes(made))
+            if filled and say:
+                say(f"{chosen.name} has no row for {filled:,} of {total:,} tokens: the fallback, {reserve}, makes them")
     return made
 
 
