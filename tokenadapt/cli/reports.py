@@ -37,7 +37,8 @@ def show_overlap(overlap: Overlap, verbose: bool = False) -> None:
     )
     if overlap.unspellable:
         click.echo(
-            f"{overlap.unspellable:,} missing tokens cannot be spelled with old tokens: they get the mean row, or what --fallback has."
+            f"{overlap.unspellable:,} missing tokens cannot be spelled with old tokens: "
+            f"they get the mean row, or what --fallback has."
         )
     if overlap.unknown_bytes:
         click.echo(
