@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from fidelity_costs import measured
 from fidelity_methods import bench_path, can_be_scored, method_options, refuse_what_lacks
-from fidelity_page import READABLE, hidden, peak
+from fidelity_page import excess, hidden, peak, read_well, save
 from fidelity_where import Where
 from rich.console import Console
 from rich.table import Table as Drawn
@@ -216,8 +216,7 @@ def measure(entry: Entry, bench: Bench, args: argparse.Namespace, missing: list[
                 cost = bench.swap(method)
                 found["methods"][method] = {**found["methods"].get(method, {}), **bench.after(args.where), **cost}
                 entry.save()
-                excess = mean(found["methods"][method]["after"], kinds) - mean(found["before"], kinds)
-                print(f"{entry.key}: {method}: excess {excess:.3f}, {cost}", flush=True)
+                print(f"{entry.key}: {method}: excess {excess(found, method, kinds):.3f}, {cost}", flush=True)
             if method in judged:
                 found["methods"][method]["anchors"] = bench.anchors(method)
                 entry.save()
@@ -226,18 +225,12 @@ def measure(entry: Entry, bench: Bench, args: argparse.Namespace, missing: list[
             print(f"{entry.key}: {method}: left out. {error.message} {error.hint}", file=sys.stderr, flush=True)
 
 
-def save(path: Path, kept: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-    part.replace(path)
-
-
 def show(kept: dict[str, Any]) -> None:
     for key, entry in kept.items():
         if not entry["methods"]:
             continue
         kinds = sorted(entry["before"])
-        read = [kind for kind in kinds if entry["before"][kind] < READABLE] or kinds
+        read = read_well(entry, kinds)
         drawn = Drawn(title=key, box=None, title_justify="left")
         for column in ("method", "mean", "excess", f"on {len(read)} readable", "new", "hidden", "s", "MB", *kinds):
             drawn.add_column(column, justify="left" if column == "method" else "right")
@@ -246,11 +239,10 @@ def show(kept: dict[str, Any]) -> None:
         for method, one in sorted(entry["methods"].items(), key=lambda item: mean(item[1]["after"], kinds)):
             after = one["after"]
             cells = [f"{after[kind] - before[kind]:+.3f}" for kind in kinds]
-            excess = mean(after, kinds) - mean(before, kinds)
-            readable = mean(after, read) - mean(before, read)
+            more = (f"{excess(entry, method, some):.3f}" for some in (kinds, read))
             share = f"{mean(one['new'], kinds):.3f}"
             costs = (hidden(one), f"{one['seconds']:.0f}", peak(one))
-            figures = (f"{mean(after, kinds):.3f}", f"{excess:.3f}", f"{readable:.3f}", share, *costs)
+            figures = (f"{mean(after, kinds):.3f}", *more, share, *costs)
             drawn.add_row(method, *figures, *cells)
         console = Console(width=240, highlight=False)
         console.print(drawn)

@@ -39,12 +39,18 @@ def beyond(entry: dict[str, Any], bits: dict[str, float], kinds: list[str]) -> f
     return sum(bits[kind] - entry["before"][kind] for kind in kinds) / len(kinds)
 
 
-def excess(entry: dict[str, Any], method: str, kinds: list[str]) -> float:
-    return beyond(entry, entry["methods"][method]["after"], kinds)
+def excess(entry: dict[str, Any], method: str, kinds: list[str] | None = None) -> float:
+    """A method's bits per byte more than the source's: mean over some kinds, or over all."""
+    return beyond(entry, entry["methods"][method]["after"], kinds or list(entry["before"]))
+
+
+def read_well(entry: dict[str, Any], kinds: list[str]) -> list[str]:
+    """The kinds that the source reads; all, where it reads none."""
+    return [kind for kind in kinds if entry["before"][kind] < READABLE] or kinds
 
 
 def ranked(entry: dict[str, Any]) -> list[str]:
-    return sorted(entry["methods"], key=lambda method: excess(entry, method, list(entry["before"])))
+    return sorted(entry["methods"], key=lambda method: excess(entry, method))
 
 
 def peak(one: dict[str, Any]) -> str:
@@ -58,31 +64,31 @@ def hidden(one: dict[str, Any]) -> str:
     return " / ".join(f"{harm[role]:.3f}" for role in ("input", "output", "tied") if role in harm)
 
 
-def cuts(entry: dict[str, Any], kinds: list[str], read_well: list[str]) -> str:
+def cuts(entry: dict[str, Any], kinds: list[str], known: list[str]) -> str:
     """What the source loses when it reads the same texts as the pieces of the target's tokens."""
     if "forced" not in entry:
         return ""
-    every, known = (beyond(entry, entry["forced"], some) for some in (kinds, read_well))
-    return f"; in the target's cuts {every:+.3f}, where it reads {known:+.3f}"
+    every, some = (beyond(entry, entry["forced"], these) for these in (kinds, known))
+    return f"; in the target's cuts {every:+.3f}, where it reads {some:+.3f}"
 
 
 def table(key: str, entry: dict[str, Any]) -> str:
     kinds = list(entry["before"])
-    read_well = [kind for kind in kinds if entry["before"][kind] < READABLE] or kinds
+    known = read_well(entry, kinds)
     before = sum(entry["before"].values()) / len(kinds)
     more = {"MB": peak, "hidden tokens, input / output": hidden}
-    known = {name: cell for name, cell in more.items() if any(map(cell, entry["methods"].values()))}
+    shown = {name: cell for name, cell in more.items() if any(map(cell, entry["methods"].values()))}
     names = (
         "method",
         "excess",
-        f"on {len(read_well)} kind{'s'[: len(read_well) > 1]} that the source reads",
+        f"on {len(known)} kind{'s'[: len(known) > 1]} that the source reads",
         "on copied tokens",
         "on new tokens",
     )
-    names = (*names, "worst kind", "seconds", *known)
+    names = (*names, "worst kind", "seconds", *shown)
     lines = [
         f"**{key}** (source: {before:.3f} bits per byte, {len(kinds)} kind{'s'[: len(kinds) > 1]} of text"
-        f"{cuts(entry, kinds, read_well)})",
+        f"{cuts(entry, kinds, known)})",
         "",
         f"| {' | '.join(names)} |",
         f"| {' | '.join('---' if name in ('method', 'worst kind') else '---:' for name in names)} |",
@@ -94,12 +100,12 @@ def table(key: str, entry: dict[str, Any]) -> str:
         cells = (
             f"`{method}`",
             f"{excess(entry, method, kinds):.3f}",
-            f"{excess(entry, method, read_well):.3f}",
+            f"{excess(entry, method, known):.3f}",
             f"{copied:.3f}",
             f"{new:.3f}",
             f"{worst} {one['after'][worst] - entry['before'][worst]:+.2f}",
             f"{one['seconds']:.0f}",
-            *(cell(one) for cell in known.values()),
+            *(cell(one) for cell in shown.values()),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -107,7 +113,14 @@ def table(key: str, entry: dict[str, Any]) -> str:
 
 def keep(found: dict[str, Any], path: Path) -> None:
     """Write what is known as one file, to four decimals: what later runs add to."""
-    path.write_text(json.dumps(json.loads(json.dumps(found), parse_float=_four), indent=1) + "\n", encoding="utf-8")
+    save(path, json.loads(json.dumps(found), parse_float=_four))
+
+
+def save(path: Path, found: dict[str, Any]) -> None:
+    """Write figures whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def _four(digits: str) -> float:
@@ -130,7 +143,7 @@ def main() -> None:
     else:
         print(text)
     if arguments.picture:
-        picture(panels(found, lambda entry, method: excess(entry, method, list(entry["before"]))), arguments.picture)
+        picture(panels(found, excess), arguments.picture)
     if arguments.keep:
         keep(found, arguments.keep)
 

@@ -96,9 +96,10 @@ def read_in_turn(specs: Sequence[str], options: CorpusOptions) -> Iterator[Docum
 
 
 def _in_turn(part: Source, options: CorpusOptions) -> CorpusOptions:
-    """With smaller blocks of text; a line of rows must stand in a block as a whole."""
-    text = all(format_of(file, options) == "text" for file, _ in part.files)
-    return replace(options, block_bytes=min(TURN, options.block_bytes)) if text and part.files else options
+    """How one file is read: text in smaller blocks; of rows, a line must stand in a block as a whole."""
+    if any(format_of(file, options) == "text" for file, _ in part.files):
+        return replace(options, block_bytes=min(TURN, options.block_bytes))
+    return options
 
 
 def find_sources(specs: Sequence[str]) -> list[Source]:

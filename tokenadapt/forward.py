@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenadapt.errors import TokenAdaptError
-from tokenadapt.threads import alone, side_by_side, stop_if_ended
+from tokenadapt.threads import alone, gather, side_by_side, stop_if_ended
 from tokenadapt.vocab.types import Ids
 
 Kind = Literal["causal", "masked", "seq2seq"]
@@ -152,11 +152,8 @@ def log_probs_of(head: Head, states: Tensor, targets: Tensor, owner: Tensor | No
         at, wanted = (owner[here] - first).to(logits.device), targets[here].to(logits.device)
         return (logits[at, wanted] - logits.logsumexp(1)[at]).cpu()
 
-    found, done = torch.empty(len(targets)), 0
-    for part in side_by_side(block, range(0, len(states), head.block), states.device):
-        found[done : done + len(part)] = part
-        done += len(part)
-    return found
+    parts = side_by_side(block, range(0, len(states), head.block), states.device)
+    return gather(parts, torch.empty(len(targets)))
 
 
 @torch.inference_mode()

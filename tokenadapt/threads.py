@@ -66,6 +66,21 @@ def side_by_side(work: Callable[[Item], Made], items: Iterable[Item], device: to
                     late.cancel()
 
 
+def gather(
+    parts: Iterable[torch.Tensor], found: torch.Tensor, advance: Callable[[float], object] = lambda _: None
+) -> torch.Tensor:
+    """`found`, filled with parts one behind the other; `advance` is told the length of each.
+
+    A part is let go as soon as it is copied: small results kept one by one would split the threads' free memory.
+    """
+    done = 0
+    for part in parts:
+        found[done : done + len(part)] = part
+        done += len(part)
+        advance(len(part))
+    return found
+
+
 def _begin(ended: threading.Event) -> None:
     torch.set_num_threads(1)
     _here.ended = ended

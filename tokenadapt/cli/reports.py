@@ -38,7 +38,7 @@ def show_overlap(overlap: Overlap, verbose: bool = False) -> None:
     if overlap.unspellable:
         click.echo(
             f"{overlap.unspellable:,} missing tokens cannot be spelled with old tokens: "
-            f"they get the mean row, or what --fallback has."
+            "they get the mean row, or what --fallback has."
         )
     if overlap.unknown_bytes:
         click.echo(

@@ -17,7 +17,7 @@ from tokenadapt.methods.piece_states import PieceStates
 from tokenadapt.methods.pieces import readable
 from tokenadapt.methods.ragged import Floats
 from tokenadapt.plan import Dense, Problem
-from tokenadapt.threads import alone, side_by_side
+from tokenadapt.threads import alone, gather, side_by_side
 from tokenadapt.vocab.types import ByteVocab
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 DEPTHS: Final = {"none": (), "low": (1 / 15, 1 / 5), "full": (1 / 15, 1 / 5, 2 / 5)}  # relative, of the states
 STRENGTHS: Final = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # ridge, in units of a feature's mean square
 HELD_OUT: Final = 10  # every tenth old token chooses the strength
+MOST: Final = 60_000  # old tokens that teach
 FEWEST: Final = 200  # old tokens of several pieces below which nothing can be learned
 UNFINISHED: Final = 0.6  # of the way to the last piece's row, for tokens that end inside a character
 
@@ -33,7 +34,7 @@ def learned(
     problem: Problem,
     *,
     effort: Literal["none", "low", "full"] = "full",
-    most: Annotated[int, Bound(1000)] = 60_000,
+    most: Annotated[int, Bound(1000)] = MOST,
     share: Share = 1.0,
 ) -> Dense:
     """The mean of the pieces, corrected by a ridge regression that old tokens taught.
@@ -60,15 +61,11 @@ def learned(
     rows = torch.zeros(len(cut.token_length), problem.width)
     sizes = problem.target.byte_lengths(problem.alignment.missing)
 
-    def corrected(block: Block) -> Floats:
-        return block.mean + share * (block.features @ weights)
+    def corrected(block: Block) -> torch.Tensor:
+        return torch.from_numpy(block.mean + share * (block.features @ weights)).float()
 
-    first = 0
     with problem.progress.stage("correct the mean of the pieces", len(rows), "tokens") as advance:
-        for part in side_by_side(corrected, seen.blocks(runs, sizes)):
-            rows[first : first + len(part)] = torch.from_numpy(part).float()
-            first += len(part)
-            advance(len(part))
+        gather(side_by_side(corrected, seen.blocks(runs, sizes)), rows, advance)
     made = Dense(rows, np.asarray(cut.counts == 0))
     return unfinished(problem, made) if problem.role == "input" or problem.tied else made
 

@@ -15,7 +15,7 @@ from tokenadapt.methods.ragged import Floats
 from tokenadapt.methods.statistics import spread
 from tokenadapt.plan import Dense, Plan, Problem, Table, missing_rows, rows_at_once
 from tokenadapt.progress import SILENT, Progress
-from tokenadapt.threads import side_by_side
+from tokenadapt.threads import gather, side_by_side
 from tokenadapt.vocab.types import Alignment, Ids
 
 CHUNK: Final = 512  # positions whose logits of a block of rows one thread holds at once
@@ -87,12 +87,8 @@ def log_sum_of(
     """The same of rows that come in blocks; `advance` is told of positions that are done with a block."""
     total, here = torch.full((len(states),), -torch.inf), torch.empty(len(states))
     for rows in blocks:
-        done = 0
-        for part in side_by_side(partial(_log_sum_of_block, rows), torch.split(states, CHUNK)):
-            here[done : done + len(part)] = part  # small results kept one by one would split the threads' free memory
-            done += len(part)
-            advance(len(part))
-        total = torch.logaddexp(total, here)
+        parts = side_by_side(partial(_log_sum_of_block, rows), torch.split(states, CHUNK))
+        total = torch.logaddexp(total, gather(parts, here, advance))
     return total
 
 

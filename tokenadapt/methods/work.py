@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tokenadapt.methods.learned import DEPTHS
+from tokenadapt.methods.learned import DEPTHS, MOST
 from tokenadapt.methods.mixture import POSITIONS, RIVALS
 from tokenadapt.methods.options import Chosen
 from tokenadapt.methods.own_text import LENGTH
@@ -15,7 +15,6 @@ from tokenadapt.methods.within import within
 
 LEARNING: Final = ("learned", "stacked")  # methods that read old tokens and missing ones by their pieces
 STEPS: Final = 1.6  # positions that a run of pieces costs: what begins alike is read once
-TAUGHT: Final = 60_000  # old tokens that teach, at most
 BLOCKS: Final = 120_000_000  # numbers in the blocks of a regression
 READ: Final = 2.1  # positions that are run for each that is written: it is read again, some of it twice
 JUDGED: Final = 272 * 128  # positions by which `auto` chooses
@@ -48,7 +47,7 @@ def work_of(methods: Iterable[Chosen], sizes: Sizes) -> Work:
     """That of some methods and of those that they name; a method twice, and states that two read, count once."""
     chosen = {str(one): one for method in methods for one in within(method)}.values()
     depth = max(map(_depth, chosen), default=0.0)
-    strings = min(sizes.source_rows, TAUGHT) + sizes.missing
+    strings = min(sizes.source_rows, MOST) + sizes.missing
     numbers = 2 * sizes.missing * sizes.width + BLOCKS if depth else 0
     return sum((_besides(one, sizes) for one in chosen), Work(STEPS * strings * depth, 0, numbers))
 
