@@ -98,6 +98,24 @@ def test_samples_are_seeded_and_come_with_the_states_that_the_head_read(pair):
     torch.testing.assert_close(cap * torch.tanh(raw / cap) if cap else raw, logits, rtol=1e-3, atol=1e-4)
 
 
+def test_texts_are_drawn_by_the_same_numbers_however_many_are_written_together(pair, monkeypatch):
+    _, ours = pair
+    prompts = [[at % 70 + 3] for at in range(150)]
+    alone = [ids for ids, _ in ours.continued(prompts, 12)]
+    monkeypatch.setattr(SourceModel, "_together", lambda self, tokens: 128)
+    assert [ids for ids, _ in ours.continued(prompts, 12)] == alone
+
+
+@pytest.mark.parametrize(("free", "groups"), [(0, 1), (10**8, 7), (10**12, 16)])
+def test_a_gpu_writes_as_many_texts_at_once_as_fit(pair, monkeypatch, free, groups):
+    """Keys and values of 100 tokens in two layers, and odds: 2 * 2 * 32 * 100 * 4 + 4 * 8 * 80 = 53,760 bytes a text."""
+    _, ours = pair
+    ours.samples()  # which loads it
+    monkeypatch.setattr(ours, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 0))
+    assert ours._together(100) == 64 * groups
+
+
 def test_samples_follow_the_model(tmp_path):
     """A model that always continues n with n + 1 writes that."""
     model = tiny_model(40, tied=False, width=64, layers=1)

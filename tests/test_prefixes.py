@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
 from tests.test_model import gemma, granite
 from tests.tiny import tiny_model
@@ -83,6 +83,21 @@ def test_each_beginning_is_read_once_and_no_deeper_than_asked():
     beginnings = {tuple(string[:n]) for string in STRINGS for n in range(1, len(string) + 1)}
     assert read == [len(beginnings), 0]
     assert sum(map(len, STRINGS)) > len(beginnings)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_in_sixteen_bits_does_not_make_a_model_unable(dtype):
+    assert Reader(tiny_model(80, layers=8).eval().to(dtype).base_model, [2, 5, 8]).able
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_mixes_up_what_stands_before_is_not_read_so(dtype, monkeypatch):
+    core = tiny_model(80, layers=8).eval().base_model
+    for layer in core.layers:
+        layer.self_attn.o_proj.weight.data *= 20  # what stands before counts
+    keep = DynamicCache.batch_select_indices
+    monkeypatch.setattr(DynamicCache, "batch_select_indices", lambda self, index: keep(self, index.flip(0)))
+    assert not Reader(core.to(dtype), [2, 5, 8]).able
 
 
 def test_a_model_whose_layers_cannot_be_found_is_not_read_so():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenadapt.errors import TokenAdaptError
-from tokenadapt.threads import alone, gather, side_by_side, stop_if_ended
+from tokenadapt.threads import alone, gather, precise, side_by_side, stop_if_ended
 from tokenadapt.vocab.types import Ids
 
 Kind = Literal["causal", "masked", "seq2seq"]
@@ -156,29 +156,33 @@ def log_probs_of(head: Head, states: Tensor, targets: Tensor, owner: Tensor | No
     return gather(parts, torch.empty(len(targets)))
 
 
+def points(texts: int, tokens: int, seed: int) -> Tensor:
+    """Numbers in 0..1 that decide what is drawn: (texts, tokens) float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(tokens, texts, generator=generator, dtype=torch.float64).T
+
+
 @torch.inference_mode()
 def sample(
-    model: Any, head: Head, starts: Tensor, options: Sampling, given: Tensor | None = None
+    model: Any, head: Head, starts: Tensor, drawn: Tensor, temperature: float, given: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Texts drawn from the model after `starts` (B, S): ids (B, T), and the states that chose them (B, T - S, D).
 
-    `given` (B, P), where not -1, says what stands at positions S, S + 1, ...: beginnings of unequal length.
+    `drawn` (B, T - S) holds the `points` by which tokens are drawn. `given` (B, P), where not -1, says what stands at
+    positions S, S + 1, ...: beginnings of unequal length.
     """
-    generator = torch.Generator().manual_seed(options.seed)
     ids, feed, past = starts, starts.to(model.device), None
-    states = []
-    while ids.shape[1] < options.tokens:
+    exact, states = precise(model.device), []
+    for step, point in enumerate(drawn.to(exact).T):
         stop_if_ended()
         out = model.base_model(input_ids=feed, past_key_values=past, use_cache=True)
         past, last = out.past_key_values, out.last_hidden_state[:, -1]
         states.append(last.float().cpu())
-        logits = head(last).double().cpu() / options.temperature
-        edges = logits.softmax(1).cumsum(1)
-        point = torch.rand(len(ids), 1, generator=generator, dtype=torch.float64) * edges[:, -1:]
-        chosen = torch.searchsorted(edges, point).clamp(max=edges.shape[1] - 1)
-        at = ids.shape[1] - starts.shape[1]
-        if given is not None and at < given.shape[1]:
-            chosen = torch.where(given[:, at, None] >= 0, given[:, at, None], chosen)
+        edges = (head(last).to(exact).double() / temperature).softmax(1).cumsum(1)
+        place = torch.searchsorted(edges, point[:, None] * edges[:, -1:])
+        chosen = place.clamp(max=edges.shape[1] - 1).cpu()
+        if given is not None and step < given.shape[1]:
+            chosen = torch.where(given[:, step, None] >= 0, given[:, step, None], chosen)
         ids, feed = torch.cat([ids, chosen], dim=1), chosen.to(model.device)
     empty = torch.zeros(len(ids), 0, model.base_model.get_input_embeddings().weight.shape[1])
     return ids, torch.stack(states, dim=1) if states else empty

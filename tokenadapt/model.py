@@ -21,6 +21,7 @@ from tokenadapt.threads import side_by_side
 from tokenadapt.vocab.types import Ids
 
 TEXTS_AT_ONCE = 64  # texts written together, by one thread
+MOST_AT_ONCE = 16  # times as many on a GPU
 SHORT = 32  # tokens of a sequence whose beginnings are worth looking for
 
 
@@ -195,22 +196,35 @@ class SourceModel:
         ends = torch.tensor([index for index in self.stop if index != begin], dtype=torch.long)
         positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         tokens = min(tokens, positions or tokens)
+        together = self._together(tokens)
         with self.progress.stage("texts of the source model's own", len(prompts), "texts") as advance:
 
             def write(first: int) -> tuple[torch.Tensor, torch.Tensor]:
-                part = prompts[first : first + TEXTS_AT_ONCE]
+                part = prompts[first : first + together]
                 given = torch.full((len(part), max(map(len, part))), -1, dtype=torch.long)
                 for row, prompt in enumerate(part):
                     given[row, : len(prompt)] = torch.as_tensor(prompt, dtype=torch.long)
-                options = Sampling(len(part), tokens, self.sampling.temperature, seed + first)
                 starts = torch.full((len(part), 1), begin, dtype=torch.long)
-                return forward.sample(self._model, head, starts, options, given)
+                drawn = [  # by the same numbers, however many are written together
+                    forward.points(min(TEXTS_AT_ONCE, len(part) - at), tokens - 1, seed + first + at)
+                    for at in range(0, len(part), TEXTS_AT_ONCE)
+                ]
+                return forward.sample(self._model, head, starts, torch.cat(drawn), self.sampling.temperature, given)
 
-            for ids, states in side_by_side(write, range(0, len(prompts), TEXTS_AT_ONCE), self.device):
+            for ids, states in side_by_side(write, range(0, len(prompts), together), self.device):
                 for row, after in zip(ids, states, strict=True):
                     length = _until(row, ends)
                     yield row[:length].tolist(), after[: length - 1] * head.scale
                 advance(len(ids))
+
+    def _together(self, tokens: int) -> int:
+        """How many texts are written side by side: on a GPU what a quarter of its free memory surely holds."""
+        if self.device.type != "cuda":
+            return TEXTS_AT_ONCE
+        config, free = self._model.config.get_text_config(), torch.cuda.mem_get_info(self.device)[0]
+        kept = 2 * config.num_hidden_layers * config.hidden_size * tokens * self._model.dtype.itemsize
+        each = kept + 4 * 8 * config.vocab_size  # keys and values; odds in float64
+        return TEXTS_AT_ONCE * max(1, min(MOST_AT_ONCE, int(free / 4 / TEXTS_AT_ONCE / each)))
 
     @cached_property
     def _written(self) -> tuple[list[list[int]], torch.Tensor]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from tokenadapt.progress import SILENT, Progress
+from tokenadapt.threads import CPU, precise
 from tokenadapt.vocab.types import Alignment, ByteVocab, How, Ids, Kind, Segmentation
 
 Role = Literal["input", "output"]
@@ -82,6 +83,11 @@ class Space(Protocol):
 
 class Model(Protocol):
     """The source model as methods see it; `tokenadapt.model.SourceModel` is the real one, loaded on first use."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
     @property
     def tied(self) -> bool:
@@ -169,6 +175,11 @@ class Problem:
     def width(self) -> int:
         """D."""
         return self.table.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where large products are to be computed: where the model computes."""
+        return CPU if self.model is None else precise(self.model.device)
 
     @property
     def ordinary(self) -> Ids:

@@ -16,6 +16,7 @@ from tokenadapt.threads import side_by_side, stop_if_ended
 from tokenadapt.vocab.types import Ids
 
 AT_ONCE = 8192  # tokens of the strings whose keys and values are held together
+NOISE = (0.03, 0.0003)  # share of a state's length by which it may differ in 16 bits, in 32
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ class Reader:
     @property
     @torch.inference_mode()
     def able(self) -> bool:
-        """Whether this model can be read so: found out on two strings that begin alike, against a plain run."""
+        """Whether this model can be read so: found out on strings that begin alike, against plain runs."""
         if self.stack is None:
             return False
-        strings = [[0, 1, 2], [0, 1, 3], [0]]
+        strings = [[0, 1, 2], [0, 1, 3], [0, 2, 3], [0]]
         try:
             with _watched(self.stack, self.layers) as watch:
                 found = self._read(strings, watch)
@@ -98,7 +99,7 @@ class Reader:
             ids = torch.tensor([string], device=self.core.device)
             plain = self.core(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
             want = torch.stack([plain[layer][0, -1].float().cpu() for layer in self.layers])
-            if not torch.allclose(got, want, rtol=1e-2, atol=1e-2 * float(want.abs().mean())):
+            if bool(((got - want).norm(dim=1) > NOISE[self.core.dtype.itemsize > 2] * want.norm(dim=1)).any()):
                 return False
         return True
 

@@ -66,6 +66,11 @@ def side_by_side(work: Callable[[Item], Made], items: Iterable[Item], device: to
                     late.cancel()
 
 
+def precise(device: torch.device) -> torch.device:
+    """Where float64 is computed for a device: on itself, but for Apple's, which has none."""
+    return CPU if device.type == "mps" else device
+
+
 def gather(
     parts: Iterable[torch.Tensor], found: torch.Tensor, advance: Callable[[float], object] = lambda _: None
 ) -> torch.Tensor:

@@ -170,7 +170,7 @@ class TinyModel:
     """A bigram model: its state after a token is a fixed row, its logits are that row times the table."""
 
     def __init__(self, rows, begin=0, seed=4):
-        self.rows, self.begin, self.tied = rows.float(), begin, False
+        self.rows, self.begin, self.tied, self.device = rows.float(), begin, False, torch.device("cpu")
         states = torch.randn(rows.shape, generator=torch.Generator().manual_seed(seed))
         self.after = torch.cat([states[:, :-1], torch.ones(len(rows), 1)], dim=1)  # they agree in one direction
 

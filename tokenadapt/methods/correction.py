@@ -15,7 +15,7 @@ from tokenadapt.methods.own_text import Observed, chosen_rows
 from tokenadapt.methods.ragged import Floats
 from tokenadapt.plan import Dense, Problem
 from tokenadapt.progress import Progress
-from tokenadapt.threads import side_by_side
+from tokenadapt.threads import CPU, side_by_side
 from tokenadapt.vocab.types import Ids
 
 AXES: Final = 256  # directions in which the rules' rows vary most
@@ -67,6 +67,7 @@ class Known:
     slot: Ids  # (n,) which missing token comes next; -1 for a copied one
     copied: torch.Tensor  # (n,) log-sum-exp over copied tokens
     index: Ids  # (t,) the positions to learn from
+    device: torch.device = CPU  # where products are computed; all else stays on the CPU
 
     def drawn(self, by: np.random.Generator) -> torch.Tensor:
         """The positions to learn from, in an order drawn at random."""
@@ -74,8 +75,8 @@ class Known:
 
 
 def _known(problem: Problem, seen: Observed, index: Ids) -> Known:
-    copied = log_sum(problem.table, old_ids(problem.alignment), seen.states, problem.progress)
-    return Known(seen.states, problem.alignment.place[seen.label], copied, index)
+    copied = log_sum(problem.table, old_ids(problem.alignment), seen.states, problem.progress, problem.device)
+    return Known(seen.states, problem.alignment.place[seen.label], copied, index, problem.device)
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,13 @@ class Axes:
     def of(cls, known: Known) -> Axes:
         """Those of the states to learn from, turned so that coordinates are uncorrelated; sums are float64."""
         width, index = known.states.shape[1], torch.from_numpy(known.index)
-        total, second = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
+        total = torch.zeros(width, dtype=torch.float64, device=known.device)
+        second = torch.zeros(width, width, dtype=torch.float64, device=known.device)
         for part in _parts(index, BLOCK):
-            states = known.states[part].double()
+            states = known.states[part].to(known.device).double()
             total += states.sum(0)
             second.addmm_(states.T, states)
-        mean = total / len(index)
+        mean, second = total.cpu() / len(index), second.cpu()
         spread = (second - len(index) * torch.outer(mean, mean)) / max(1, len(index) - 1)
         value, vector = torch.linalg.eigh(spread.float())
         size = value.clamp(min=0).sqrt().mean().clamp(min=1e-12)
@@ -116,14 +118,16 @@ class Loss:
 
     def slope(self, form: torch.Tensor, batch: torch.Tensor, rivals: Ids, expected: Floats) -> torch.Tensor:
         """Gradient of the mean cross-entropy of some positions by the form: (D + 1, K + 1)."""
-        states, slot = self.known.states[batch], torch.from_numpy(self.known.slot)[batch]
-        fresh, beside = slot >= 0, self.about[torch.from_numpy(rivals)]
-        place = torch.cat([self.axes.of_states(states), torch.ones(len(batch), 1)], dim=1)  # (n, D + 1)
-        logits = states @ self.rows[torch.from_numpy(rivals)].T - torch.from_numpy(np.log(expected)).float()
+        device, other = self.known.device, torch.from_numpy(rivals)
+        slot = torch.from_numpy(self.known.slot)[batch]
+        fresh = slot >= 0
+        place = torch.cat([self.axes.of_states(self.known.states[batch]), torch.ones(len(batch), 1)], dim=1).to(device)
+        states, beside = self.known.states[batch].to(device), self.about[other].to(device)
+        logits = states @ self.rows[other].to(device).T - torch.from_numpy(np.log(expected)).float().to(device)
         logits.addmm_(place @ form, beside.T)
-        whole = torch.logaddexp(logits.logsumexp(1), self.known.copied[batch])
+        whole = torch.logaddexp(logits.logsumexp(1), self.known.copied[batch].to(device))
         press = logits.sub_(whole[:, None]).exp_() @ beside
-        press[fresh] -= self.about[slot[fresh]]
+        press[fresh] -= self.about[slot[fresh]].to(device)
         return place.T @ press / len(batch)
 
 
@@ -143,8 +147,9 @@ def _by_form(problem: Problem, rules: Rules, rows: torch.Tensor, known: Known) -
 
 def _fitted(loss: Loss, problem: Problem, rules: Rules) -> torch.Tensor:
     drawn, total = np.random.default_rng(problem.seed), len(loss.known.index)
-    form = torch.zeros(len(loss.axes.mean) + 1, loss.about.shape[1])  # its last line: what no state changes
-    ridge = torch.full((len(form), 1), 2 * RIDGE / total)
+    width, device = len(loss.axes.mean), loss.known.device
+    form = torch.zeros(width + 1, loss.about.shape[1], device=device)  # its last line: what no state changes
+    ridge = torch.full((len(form), 1), 2 * RIDGE / total, device=device)
     ridge[-1] /= 10
     adam = torch.optim.Adam([form], lr=RATE)
     batches = _parts(loss.known.drawn(drawn), BATCH)
@@ -156,7 +161,7 @@ def _fitted(loss: Loss, problem: Problem, rules: Rules) -> torch.Tensor:
             adam.param_groups[0]["lr"] = RATE * min(1, (number + 1) / WARM) * falling
             adam.step()
             advance(1)
-    return form
+    return form.cpu()
 
 
 def _coordinates(rules: Rules) -> torch.Tensor:
@@ -197,17 +202,18 @@ def _by_count(problem: Problem, rules: Rules, rows: torch.Tensor, known: Known) 
 @torch.inference_mode()
 def _expected(rows: torch.Tensor, known: Known, some: torch.Tensor, progress: Progress) -> torch.Tensor:
     """Probability of each missing token, summed over some positions: (M,) float64."""
+    rows = rows.to(known.device)
 
     def of_part(part: torch.Tensor) -> torch.Tensor:
-        logits = known.states[part] @ rows.T
-        whole = torch.logaddexp(logits.logsumexp(1), known.copied[part])
+        logits = known.states[part].to(rows.device) @ rows.T
+        whole = torch.logaddexp(logits.logsumexp(1), known.copied[part].to(rows.device))
         return logits.sub_(whole[:, None]).exp_().sum(0)
 
     found = torch.zeros(len(rows), dtype=torch.float64)
     parts = _parts(some, max(1, LOGITS // max(1, len(rows))))
     with progress.stage("expect new tokens", len(some), "positions") as advance:
-        for part, expected in zip(parts, side_by_side(of_part, parts), strict=True):
-            found += expected.double()
+        for part, expected in zip(parts, side_by_side(of_part, parts, known.device), strict=True):
+            found += expected.cpu().double()
             advance(len(part))
     return found
 

@@ -15,7 +15,7 @@ from tokenadapt.methods.ragged import Floats
 from tokenadapt.methods.statistics import spread
 from tokenadapt.plan import Dense, Plan, Problem, Table, missing_rows, rows_at_once
 from tokenadapt.progress import SILENT, Progress
-from tokenadapt.threads import gather, side_by_side
+from tokenadapt.threads import CPU, gather, side_by_side
 from tokenadapt.vocab.types import Alignment, Ids
 
 CHUNK: Final = 512  # positions whose logits of a block of rows one thread holds at once
@@ -59,7 +59,8 @@ def cross_entropy(problem: Problem, outputs: Plan | Dense, seen: Observed) -> Fl
     table, alignment, states = problem.table, problem.alignment, seen.states
     total, step = len(alignment.missing), rows_at_once(table.shape[1])
     blocks = (missing_rows(table, outputs, first, min(first + step, total)) for first in range(0, total, step))
-    norm = torch.logaddexp(log_sum(table, old_ids(alignment), states), log_sum_of(blocks, states))
+    old = log_sum(table, old_ids(alignment), states, device=problem.device)
+    norm = torch.logaddexp(old, log_sum_of(blocks, states, device=problem.device))
     labels, where = np.unique(seen.label, return_inverse=True)
     rows = new_rows(table, alignment, outputs, labels)
     own = (states * rows[torch.from_numpy(where.reshape(-1))]).sum(1)
@@ -72,25 +73,31 @@ def old_ids(alignment: Alignment) -> Ids:
 
 
 @torch.inference_mode()
-def log_sum(table: Table, ids: Ids, states: torch.Tensor, progress: Progress = SILENT) -> torch.Tensor:
-    """Log of the summed exponentials of the logits of old tokens `ids`: (n,)."""
+def log_sum(
+    table: Table, ids: Ids, states: torch.Tensor, progress: Progress = SILENT, device: torch.device = CPU
+) -> torch.Tensor:
+    """Log of the summed exponentials of the logits of old tokens `ids`, computed on `device`: (n,) on the CPU."""
     step = rows_at_once(table.shape[1])
     starts = range(0, len(ids), step)
     with progress.stage("weigh old tokens", len(starts) * len(states), "positions") as advance:
-        return log_sum_of((table.rows(ids[first : first + step]).float() for first in starts), states, advance)
+        blocks = (table.rows(ids[first : first + step]).float() for first in starts)
+        return log_sum_of(blocks, states, advance, device)
 
 
 @torch.inference_mode()
 def log_sum_of(
-    blocks: Iterable[torch.Tensor], states: torch.Tensor, advance: Callable[[float], object] = lambda _: None
+    blocks: Iterable[torch.Tensor],
+    states: torch.Tensor,
+    advance: Callable[[float], object] = lambda _: None,
+    device: torch.device = CPU,
 ) -> torch.Tensor:
     """The same of rows that come in blocks; `advance` is told of positions that are done with a block."""
     total, here = torch.full((len(states),), -torch.inf), torch.empty(len(states))
     for rows in blocks:
-        parts = side_by_side(partial(_log_sum_of_block, rows), torch.split(states, CHUNK))
+        parts = side_by_side(partial(_log_sum_of_block, rows.to(device)), torch.split(states, CHUNK), device)
         total = torch.logaddexp(total, gather(parts, here, advance))
     return total
 
 
 def _log_sum_of_block(rows: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    return torch.logsumexp(states @ rows.T, 1)
+    return torch.logsumexp(states.to(rows.device) @ rows.T, 1)

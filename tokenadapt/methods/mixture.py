@@ -14,7 +14,7 @@ from tokenadapt.methods.own_text import Observed, chosen_rows
 from tokenadapt.methods.ragged import Floats
 from tokenadapt.plan import Dense, Plan, Table, missing_rows, rows_at_once
 from tokenadapt.progress import SILENT, Progress
-from tokenadapt.threads import side_by_side
+from tokenadapt.threads import CPU, side_by_side
 from tokenadapt.vocab.types import Alignment, Ids
 
 RIVALS: Final = 6144  # missing tokens that stand for all of them in the normaliser
@@ -36,6 +36,7 @@ class Rules:
     features: torch.Tensor  # (M, F) of which the bias is a linear function
     direction: torch.Tensor  # (D,) u
     order: Ids  # (M,) the missing tokens in an order that does not depend on ids: rivals are drawn in it
+    device: torch.device = CPU  # where large products are computed
 
     @property
     def groups(self) -> int:
@@ -80,7 +81,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that the loss needs, once: logits of rivals and of labels under each rule."""
+    """Everything that the loss needs, once, where it is computed: logits of rivals and of labels under each rule."""
 
     copied: torch.Tensor  # (n,) log-sum-exp over copied tokens
     rival: torch.Tensor  # (rules, n, S) float16: logits of the rivals, each rule about the centre
@@ -144,7 +145,7 @@ def _split(point: Floats, rules: Rules) -> tuple[torch.Tensor, torch.Tensor]:
 @torch.inference_mode()
 def _rivals(rules: Rules, alignment: Alignment, seen: Observed, drawn: np.random.Generator) -> tuple[Ids, Floats]:
     """Missing tokens drawn by how likely the first guess makes them, and how often each was to be expected: (S,)."""
-    copied = log_sum(rules.table, old_ids(alignment), seen.states)
+    copied = log_sum(rules.table, old_ids(alignment), seen.states, device=rules.device)
     mass = torch.zeros(len(rules.group), dtype=torch.float64)
     for first, last in rules.blocks():
         rows = missing_rows(rules.table, rules.made[0], first, last)
@@ -169,30 +170,31 @@ def drawn_by_mass(mass: torch.Tensor, order: Ids, count: int, drawn: np.random.G
 
 @torch.inference_mode()
 def _scene(rules: Rules, alignment: Alignment, seen: Observed, rivals: Ids, expected: Floats) -> Scene:
-    label = alignment.place[seen.label]
+    label, device = alignment.place[seen.label], rules.device
     at = np.flatnonzero(label >= 0)
     wanted, where = np.unique(np.concatenate([rivals, label[at]]), return_inverse=True)
-    chosen = [chosen_rows(rules.table, made, wanted) - rules.centre for made in rules.made]
-    rival = torch.empty(len(chosen), len(seen.states), len(rivals), dtype=torch.float16)
+    chosen = [(chosen_rows(rules.table, made, wanted) - rules.centre).to(device) for made in rules.made]
+    states = seen.states.to(device)
+    drawn, called = torch.from_numpy(where.reshape(-1)).tensor_split([len(rivals)])
+    rival = torch.empty(len(chosen), len(states), len(rivals), dtype=torch.float16, device=device)
     for rule, rows in zip(rival, chosen, strict=True):
         for one in range(0, len(rule), CHUNK):
-            part = seen.states[one : one + CHUNK] @ rows[where[: len(rivals)]].T
+            part = states[one : one + CHUNK] @ rows[drawn].T
             rule[one : one + CHUNK] = part.clamp(-LARGEST, LARGEST)
-    own = torch.stack([(seen.states[at] * rows[where[len(rivals) :]]).sum(1) for rows in chosen])
-    offset = seen.states @ rules.centre
+    own = torch.stack([(states[at] * rows[called]).sum(1) for rows in chosen])
     old = np.flatnonzero(label < 0)
     rows = rules.table.rows(alignment.source_id[seen.label[old]]).float()
     return Scene(
-        copied=log_sum(rules.table, old_ids(alignment), seen.states),
+        copied=log_sum(rules.table, old_ids(alignment), seen.states, device=device).to(device),
         rival=rival,
-        offset=offset,
-        correction=-torch.from_numpy(np.log(expected)).float(),
-        rival_group=torch.from_numpy(rules.group[rivals]),
-        rival_features=rules.features[rivals],
+        offset=states @ rules.centre.to(device),
+        correction=-torch.from_numpy(np.log(expected)).float().to(device),
+        rival_group=torch.from_numpy(rules.group[rivals]).to(device),
+        rival_features=rules.features[rivals].to(device),
         own=own,
-        own_at=torch.from_numpy(at),
-        own_group=torch.from_numpy(rules.group[label[at]]),
-        own_features=rules.features[label[at]],
+        own_at=torch.from_numpy(at).to(device),
+        own_group=torch.from_numpy(rules.group[label[at]]).to(device),
+        own_features=rules.features[label[at]].to(device),
         known=float((seen.states[old] * rows).sum(1).double().sum()),
     )
 
@@ -200,11 +202,11 @@ def _scene(rules: Rules, alignment: Alignment, seen: Observed, rivals: Ids, expe
 @torch.inference_mode()
 def _loss(scene: Scene, rules: Rules, point: Floats) -> tuple[float, Floats]:
     """Mean cross-entropy in nats and its gradient."""
-    weight, bias = (part.float() for part in _split(point, rules))
+    weight, bias = (part.float().to(rules.device) for part in _split(point, rules))
     share, lift = weight[scene.rival_group].T, scene.rival_features @ bias + scene.correction  # (rules, S), (S,)
     n, total = len(scene.offset), 0.0
-    slope = torch.zeros(len(rules.made), len(lift), dtype=torch.float64)
-    press = torch.zeros(len(lift), dtype=torch.float64)
+    slope = torch.zeros(len(rules.made), len(lift), dtype=torch.float64, device=rules.device)
+    press = torch.zeros(len(lift), dtype=torch.float64, device=rules.device)
 
     def of_chunk(at: int) -> tuple[float, torch.Tensor, torch.Tensor]:
         part = slice(at, at + CHUNK)
@@ -215,16 +217,16 @@ def _loss(scene: Scene, rules: Rules, point: Floats) -> tuple[float, Floats]:
         chance = logit.sub_(whole[:, None]).exp_()
         return float(whole.double().sum()), chance.sum(0), torch.stack([rule.mul_(chance).sum(0) for rule in rival])
 
-    for nats, pressed, sloped in side_by_side(of_chunk, range(0, n, CHUNK)):
+    for nats, pressed, sloped in side_by_side(of_chunk, range(0, n, CHUNK), rules.device):
         total += nats
         press += pressed.double()
         slope += sloped.double()
     own_share = weight[scene.own_group].T
     own = (scene.own * own_share).sum(0) + scene.own_features @ bias + scene.offset[scene.own_at]
     total -= float(own.double().sum()) + scene.known
-    by_weight = torch.zeros(rules.groups, len(rules.made), dtype=torch.float64)
+    by_weight = torch.zeros(rules.groups, len(rules.made), dtype=torch.float64, device=rules.device)
     by_weight.index_add_(0, scene.rival_group, slope.T.contiguous())
     by_weight.index_add_(0, scene.own_group, -scene.own.T.double().contiguous())
     by_bias = scene.rival_features.T.double() @ press - scene.own_features.double().sum(0)
-    gradient = torch.cat([by_weight.ravel(), by_bias]).numpy() / n
+    gradient = torch.cat([by_weight.ravel(), by_bias]).cpu().numpy() / n
     return total / n, gradient

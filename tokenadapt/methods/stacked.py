@@ -23,7 +23,7 @@ from tokenadapt.methods.pieces import end_piece, pieces, readable
 from tokenadapt.methods.single_row import best_single
 from tokenadapt.methods.statistics import mean_row
 from tokenadapt.plan import Dense, Plan, Problem, Table, rows_at_once
-from tokenadapt.threads import alone
+from tokenadapt.threads import CPU, alone
 from tokenadapt.vocab.types import ByteVocab, Segmentation
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ def _fitted(problem: Problem, corrected: Dense, seen: Observed) -> Dense | None:
         features=features(problem, seen),
         order=canonical(problem),
         direction=bias_direction(seen.states),
+        device=problem.device,
     )
     mixture = fit(rules, problem.alignment, seen, seed=problem.seed, progress=problem.progress)
     problem.progress.note(
@@ -116,7 +117,8 @@ def features(problem: Problem, seen: Observed) -> torch.Tensor:
     count = np.clip(cut.counts, 1, GROUPS)
     texts = [problem.target.token_bytes[index] or b"" for index in missing.tolist()]
     rank = frequency_rank(problem.target)[missing]
-    common = mean_log_probability(problem.table, seen.states[:: max(1, len(seen.states) // COMMON)])
+    some = seen.states[:: max(1, len(seen.states) // COMMON)]
+    common = mean_log_probability(problem.table, some, problem.device)
     columns = [
         *(count == size for size in range(1, GROUPS + 1)),
         np.log(np.maximum(1, [len(text) for text in texts])) - 1.5,
@@ -155,11 +157,12 @@ def frequency_rank(vocab: ByteVocab) -> np.ndarray:
 
 
 @torch.inference_mode()
-def mean_log_probability(table: Table, states: torch.Tensor) -> np.ndarray:
+def mean_log_probability(table: Table, states: torch.Tensor, device: torch.device = CPU) -> np.ndarray:
     """Log of every old token's mean probability over some states, brought near 0: (V_old,)."""
     ids = np.arange(table.shape[0])
-    norm, step = log_sum(table, ids, states), rows_at_once(table.shape[1])
-    blocks = (table.rows(ids[first : first + step]).float() for first in range(0, len(ids), step))
-    mean = [(states @ rows.T - norm[:, None]).exp().mean(0) for rows in blocks]
+    norm, step = log_sum(table, ids, states, device=device).to(device), rows_at_once(table.shape[1])
+    states = states.to(device)
+    blocks = (table.rows(ids[first : first + step]).float().to(device) for first in range(0, len(ids), step))
+    mean = [(states @ rows.T - norm[:, None]).exp().mean(0).cpu() for rows in blocks]
     found: np.ndarray = torch.log(torch.cat(mean) + 1e-7).numpy() / 4 + 2
     return found
