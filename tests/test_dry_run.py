@@ -50,6 +50,11 @@ def test_it_shows_overlap_special_tokens_and_what_it_takes(given, no_weights):
         assert words in said
 
 
+def test_time_is_said_to_be_a_cpus_where_a_gpu_will_run_the_model(given, no_weights):
+    for more, noted in (((), False), (("--device", "cuda"), True), (("--device", "cuda", "--method", "pieces"), False)):
+        assert ("a GPU runs the source model far faster" in dry(given, *more)) == noted
+
+
 def test_json(given, no_weights):
     found = json.loads(dry(given, "--json", "--pad-to-multiple", "64"))
     overlap = found["overlap"]

@@ -108,7 +108,7 @@ def test_texts_are_drawn_by_the_same_numbers_however_many_are_written_together(p
 
 @pytest.mark.parametrize(("free", "groups"), [(0, 1), (10**8, 7), (10**12, 16)])
 def test_a_gpu_writes_as_many_texts_at_once_as_fit(pair, monkeypatch, free, groups):
-    """Keys and values of 100 tokens in two layers, and odds: 2 * 2 * 32 * 100 * 4 + 4 * 8 * 80 = 53,760 bytes a text."""
+    """A text: keys and values of 100 tokens in two layers, odds: 2 * 2 * 32 * 100 * 4 + 4 * 8 * 80 = 53,760 bytes."""
     _, ours = pair
     ours.samples()  # which loads it
     monkeypatch.setattr(ours, "device", torch.device("cuda"))

@@ -11,6 +11,7 @@ from tokenadapt.atomic import check_destination
 from tokenadapt.checkpoint.verify.running import bytes_in_memory
 from tokenadapt.choice import Choice, choose
 from tokenadapt.methods.work import Sizes, Work, work_of
+from tokenadapt.model import device_of
 from tokenadapt.needs import check_needs
 from tokenadapt.overlap import Overlap, measure_overlap
 from tokenadapt.plan import BLOCK_NUMBERS
@@ -64,7 +65,7 @@ def estimate(options: TransplantOptions, progress: Progress = SILENT) -> Estimat
     return Estimate(
         overlap=overlap,
         template=setting.template.reason,
-        notes=setting.notes,
+        notes=(*setting.notes, *_notes(options, work)),
         old_table_bytes=old,
         new_table_bytes=new,
         disk_bytes=new + max(0, beside - old),
@@ -85,6 +86,12 @@ def _memory(setting: Setting, choice: Choice, overlap: Overlap, work: Work) -> i
     vectors = 4 * (overlap.source_rows + overlap.counts["missing"]) * 768 if choice.needs_space else 0
     model = bytes_in_memory(setting.checkpoint, torch.float32) + 4 * work.numbers if work.layers else 0
     return int(_BASE_MEMORY + blocks + plans + vectors + model)
+
+
+def _notes(options: TransplantOptions, work: Work) -> tuple[str, ...]:
+    if not work.layers or device_of(options.device or "auto").type == "cpu":
+        return ()
+    return ("the time is that of a CPU; a GPU runs the source model far faster.",)
 
 
 def _run_seconds(setting: Setting, work: Work) -> float:

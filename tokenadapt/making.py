@@ -20,7 +20,7 @@ from tokenadapt.forward import Sampling
 from tokenadapt.methods.auto import settled
 from tokenadapt.methods.make import make_rows
 from tokenadapt.methods.statistics import mean_row
-from tokenadapt.model import SourceModel
+from tokenadapt.model import SourceModel, device_of
 from tokenadapt.overlap import Overlap
 from tokenadapt.plan import (
     Dense,
@@ -110,7 +110,7 @@ def source_model(setting: Setting, options: TransplantOptions, progress: Progres
 
 def _too_large(checkpoint: SourceCheckpoint, device: str) -> str:
     """Why the model is not loaded, said in a clause; "" where it fits. An accelerator's own memory is not looked at."""
-    if device != "cpu" and (device != "auto" or torch.cuda.is_available()):
+    if device_of(device).type != "cpu":
         return ""
     needed, free = bytes_in_memory(checkpoint, torch.float32), free_memory()
     return f"it takes {needed / 1e9:.1f} GB in float32, and {free / 1e9:.1f} GB are free" if needed > free else ""

@@ -51,7 +51,7 @@ class SourceModel:
         self.folder, self.kind, self.start, self.stop = folder, kind, start, tuple(stop)
         self._tables, self._tied = tables, tied
         self.sampling = sampling or Sampling()
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.device = device_of(device)
         self.trust_remote_code, self.barrier, self.progress = trust_remote_code, barrier, progress
 
     @property
@@ -280,6 +280,11 @@ class SourceModel:
         A row's logit (before any soft cap) is then its product with the state: (positions, D) float32.
         """
         return self._written[1]
+
+
+def device_of(name: str) -> torch.device:
+    """The device that a name means; auto is a GPU if there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def _until(row: torch.Tensor, ends: torch.Tensor) -> int:

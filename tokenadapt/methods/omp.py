@@ -30,7 +30,7 @@ def omp(problem: Problem, *, k: Count = 64, atoms: Atoms = "unit") -> Plan | Den
     if not len(shared.anchor) or not len(known):
         nothing = np.zeros(0, np.int64)
         return Plan(np.zeros(M + 1, np.int64), nothing, nothing.astype(np.float32))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = problem.device
     rows = shared.table.rows(shared.anchor).float().to(device)
     centre = rows.double().mean(0).float() if atoms == "centred" else torch.zeros(rows.shape[1], device=device)
     rows = rows - centre
