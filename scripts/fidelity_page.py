@@ -87,8 +87,9 @@ def table(key: str, entry: dict[str, Any]) -> str:
     )
     names = (*names, "worst kind", "seconds", *shown)
     lines = [
-        f"**{key}** (source: {before:.3f} bits per byte, {len(kinds)} kind{'s'[: len(kinds) > 1]} of text"
-        f"{cuts(entry, kinds, known)})",
+        f"<details{' open' * (' untied ' in key and not key.startswith('pocket '))}>",
+        f"<summary><b>{key}</b> (source: {before:.3f} bits per byte, {len(kinds)} kind{'s'[: len(kinds) > 1]} of text"
+        f"{cuts(entry, kinds, known)})</summary>",
         "",
         f"| {' | '.join(names)} |",
         f"| {' | '.join('---' if name in ('method', 'worst kind') else '---:' for name in names)} |",
@@ -108,7 +109,14 @@ def table(key: str, entry: dict[str, Any]) -> str:
             *(cell(one) for cell in shown.values()),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "</details>"])
+
+
+def by_panel(found: dict[str, Any]) -> list[str]:
+    """Headings, those of one model, one number of tables and one length of text together, as they first came."""
+    panel = {key: (key.split()[0], *key.split()[2:]) for key in found}
+    first = list(dict.fromkeys(panel.values()))
+    return sorted(found, key=lambda key: first.index(panel[key]))
 
 
 def keep(found: dict[str, Any], path: Path) -> None:
@@ -135,7 +143,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path)
     arguments = parser.parse_args()
     found = read(arguments.runs)
-    text = "\n\n".join(table(key, entry) for key, entry in found.items())
+    text = "\n\n".join(table(key, found[key]) for key in by_panel(found))
     if arguments.page:
         page = arguments.page.read_text(encoding="utf-8")
         between = re.compile(f"(?<={MARKS[0]}\n).*(?={MARKS[1]})", re.DOTALL)

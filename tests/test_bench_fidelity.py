@@ -96,18 +96,28 @@ def test_the_page_of_an_older_run_has_its_columns_only(tmp_path):
 
     run = {"m t untied 2KB": {"before": {"a": 1.0, "b": 2.0}, "methods": {"pieces": ENTRY}}}
     older = table("key", run["m t untied 2KB"]).splitlines()
-    assert older[2].endswith("| worst kind | seconds |")
-    assert older[4] == "| `pieces` | 0.750 | 0.500 | 1.000 | 1.250 | b +1.00 | 2 |"
+    assert older[3].endswith("| worst kind | seconds |")
+    assert older[5] == "| `pieces` | 0.750 | 0.500 | 1.000 | 1.250 | b +1.00 | 2 |"
     more = {"ends": {**ENTRY, "seconds": 3.0, "peak_mb": 1234, "anchors": {"input": 0.25, "output": 0.125}}}
     (tmp_path / "old.json").write_text(json.dumps(run))
     later = {"pieces": {"anchors": {"tied": 0.5}}} | more
     (tmp_path / "new.json").write_text(json.dumps({"m t untied 2KB": {**run["m t untied 2KB"], "methods": later}}))
     (entry,) = read([tmp_path / "old.json", tmp_path / "new.json"]).values()
     lines = table("key", entry).splitlines()
-    assert lines[2].endswith("| seconds | MB | hidden tokens, input / output |")
-    assert lines[3].count("|") == lines[4].count("|") == lines[2].count("|")
-    assert lines[4].endswith("| 2 |  | 0.500 |")
-    assert lines[5].endswith("| 3 | 1,234 | 0.250 / 0.125 |")
+    assert lines[3].endswith("| seconds | MB | hidden tokens, input / output |")
+    assert lines[4].count("|") == lines[5].count("|") == lines[3].count("|")
+    assert lines[5].endswith("| 2 |  | 0.500 |")
+    assert lines[6].endswith("| 3 | 1,234 | 0.250 / 0.125 |")
+
+
+def test_tables_of_one_panel_stand_together_and_those_of_less_interest_are_folded():
+    from fidelity_page import by_panel, table
+
+    entry = {"before": {"a": 1.0, "b": 2.0}, "methods": {"pieces": ENTRY}}
+    found = dict.fromkeys(("m s untied 2KB", "m s tied 2KB", "pocket s untied 2KB", "m t untied 2KB"), entry)
+    assert by_panel(found) == ["m s untied 2KB", "m t untied 2KB", "m s tied 2KB", "pocket s untied 2KB"]
+    begins = [table(key, entry).splitlines()[0] for key in by_panel(found)]
+    assert begins == ["<details open>", "<details open>", "<details>", "<details>"]
 
 
 def test_what_is_kept_is_read_again_as_the_same_page(tmp_path):
